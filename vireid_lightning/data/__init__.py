@@ -1,0 +1,1 @@
+"""Datasets, samples, batches and the cross-modality DataModule."""

@@ -1,0 +1,1 @@
+"""Ranking, protocols, the retrieval metric and re-ranking."""

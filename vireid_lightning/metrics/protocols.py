@@ -1,0 +1,57 @@
+"""What an evaluation protocol is: query sets, gallery sets and the images that a query must skip.
+
+The dataset classes build protocols from their index files; this module knows no folder layout.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+#: Which gallery images a query skips. ``none``: all count. ``sysu``: queries of camera 3 skip the gallery of camera 2,
+#: which stands in the same place. ``same-camera``: images of the query's own identity *and* camera are skipped where
+#: both cameras are known.
+Removal = Literal["none", "sysu", "same-camera"]
+
+#: What a rank of the CMC curve counts: ``identity`` keeps the best-ranked image of each gallery identity only,
+#: ``image`` counts every gallery image. mAP and mINP always count images.
+CMC = Literal["identity", "image"]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One draw of a protocol.
+
+    Attributes:
+        query: (Q,) int64, positions in the list of samples that the protocol was built from.
+        gallery: (G,) int64, positions in the same list; ties rank in this order.
+    """
+
+    query: NDArray[np.int64]
+    gallery: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """One row of a benchmark's table: trials whose scores are averaged.
+
+    Attributes:
+        name: The row's name, unique within a dataset, such as ``all/single/official`` or ``visible-to-infrared``.
+        trials: One or more trials.
+        removal: Which gallery images a query skips.
+        cmc: What the CMC curve counts.
+        labels: What the row stands for, written to ``results.json``: mode, shot, sampling, direction, and the like.
+    """
+
+    name: str
+    trials: tuple[Trial, ...]
+    removal: Removal = "none"
+    cmc: CMC = "image"
+    labels: dict[str, str] = field(default_factory=dict)
+
+    def samples_used(self) -> NDArray[np.int64]:
+        """Return the sorted positions of all samples that any trial needs."""
+        return np.unique(np.concatenate([part for trial in self.trials for part in (trial.query, trial.gallery)]))

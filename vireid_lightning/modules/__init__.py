@@ -1,0 +1,1 @@
+"""Networks' parts that the methods are built from."""
