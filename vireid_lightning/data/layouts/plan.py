@@ -1,0 +1,80 @@
+"""What a layout plan is: the files that a dataset's folder would hold, without their pixels."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from vireid_lightning.errors import VIReIDError
+
+#: First number of each layout's people. Two layouts drawn with one seed show different people, so that a model
+#: trained on one (a source of CMAM, say) has met nobody of the other.
+POPULATION = {
+    "sysu_mm01": 0,
+    "regdb": 100_000,
+    "llcm": 200_000,
+    "sysu_mm02": 300_000,
+    "market1501": 400_000,
+    "msmt17": 500_000,
+    "manifest": 600_000,
+}
+
+
+@dataclass(frozen=True)
+class PlannedImage:
+    """One image file to draw.
+
+    Attributes:
+        path: Relative to the root, with forward slashes; the suffix gives the format.
+        person: Who is drawn: images of one person share the number, two persons never do.
+        identity: The identity number in the layout (-1 or 0 for junk images).
+        modality: 0 visible, 1 infrared.
+        camera: The layout's camera number, from 1; -1 unknown.
+        number: Running number of this image among the person's images of that camera, from 1.
+    """
+
+    path: str
+    person: int
+    identity: int
+    modality: int
+    camera: int
+    number: int
+
+
+@dataclass(frozen=True)
+class LayoutPlan:
+    """A dataset's folder before it is drawn.
+
+    Attributes:
+        layout: Name of the layout, such as ``sysu_mm01``.
+        images: Every image file, sorted by path.
+        index_files: Path relative to the root -> content.
+    """
+
+    layout: str
+    images: list[PlannedImage]
+    index_files: dict[str, bytes] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.images.sort(key=lambda image: image.path)
+
+
+def require_counts(layout: str, **counts: int) -> None:
+    """Raise a :class:`VIReIDError` for a count below 1, naming it."""
+    for name, count in counts.items():
+        if count < 1:
+            raise VIReIDError(f"The {layout} layout cannot be planned with {name}={count}; give at least 1.")
+
+
+def matrix_file(variable: str, value: np.ndarray) -> bytes:
+    """Return the content of a MATLAB file with one variable; the same value gives the same bytes."""
+    from scipy.io import savemat
+
+    buffer = io.BytesIO()
+    savemat(buffer, {variable: value}, oned_as="row")
+    content = bytearray(buffer.getvalue())
+    # The first 116 bytes are free text into which scipy writes the time; MATLAB wants it to begin with this word.
+    content[:116] = b"MATLAB 5.0 MAT-file".ljust(116)
+    return bytes(content)

@@ -1,0 +1,143 @@
+"""What the protocols of several benchmarks share: finding images in a list of samples, drawing galleries, checking."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vireid_lightning.data.batch import INFRARED, MODALITIES, UNKNOWN, VISIBLE, Sample
+from vireid_lightning.errors import VIReIDError
+from vireid_lightning.metrics.protocols import Protocol, Removal, Trial
+
+#: Trials of every sampled benchmark protocol.
+TRIALS = 10
+
+#: The protocols' names, by the modality of the query.
+DIRECTIONS = {VISIBLE: "visible-to-infrared", INFRARED: "infrared-to-visible"}
+
+
+@dataclass(frozen=True)
+class SampleColumns:
+    """The fields of a list of samples as arrays, aligned with the list."""
+
+    identity: NDArray[np.int64]
+    modality: NDArray[np.int64]
+    camera: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, samples: Sequence[Sample]) -> SampleColumns:
+        """Collect the columns of ``samples``."""
+        table = np.array([(s.identity, s.modality, s.camera) for s in samples], dtype=np.int64).reshape(-1, 3)
+        return cls(identity=table[:, 0], modality=table[:, 1], camera=table[:, 2])
+
+
+def positions_by_path(dataset: str, samples: Sequence[Sample]) -> dict[str, int]:
+    """Return the position of each path; a path that occurs twice is a :class:`VIReIDError`."""
+    positions: dict[str, int] = {}
+    for position, sample in enumerate(samples):
+        if positions.setdefault(sample.path, position) != position:
+            raise VIReIDError(f"{dataset}: the image {sample.path} is listed twice. Keep one row for each image.")
+    return positions
+
+
+def require_samples(dataset: str, missing: Sequence[str], needed: int) -> None:
+    """Raise a :class:`VIReIDError` if any of the ``needed`` images of a protocol is ``missing``."""
+    if missing:
+        raise VIReIDError(
+            f"{dataset}: {len(missing)} of the {needed} images that the protocols need are not among the samples, the "
+            f"first is {missing[0]}. Extract embeddings of the whole split, with paths relative to the root, or "
+            "complete the dataset's folder."
+        )
+
+
+def draw_one_per_folder(
+    samples: Sequence[Sample], positions: Iterable[int], cameras: Sequence[int], trial: int
+) -> NDArray[np.int64]:
+    """Draw one image of each identity and camera, as the ``seeded`` galleries of AGW and most later code do.
+
+    One ``random.Random(trial)`` runs through the identities in sorted order of their zero-padded names (that is, by
+    number), and within an identity through the cameras in the order given; it makes one ``choice`` from the sorted
+    files of that identity and camera. An identity without an image in a camera draws nothing there.
+
+    Args:
+        samples: All samples.
+        positions: Positions of the images that may be drawn.
+        cameras: The gallery's cameras, in the order in which the benchmark's code lists them.
+        trial: The seed.
+
+    Returns:
+        Positions in ``samples``, in the order of drawing.
+    """
+    folders: dict[tuple[int, int], list[int]] = {}
+    for position in positions:
+        folders.setdefault((samples[position].identity, samples[position].camera), []).append(position)
+    generator = random.Random(trial)
+    drawn = []
+    for identity in sorted({identity for identity, _ in folders}):
+        for camera in cameras:
+            files = sorted(folders.get((identity, camera), []), key=lambda position: samples[position].path)
+            if files:
+                drawn.append(generator.choice(files))
+    return np.array(drawn, dtype=np.int64)
+
+
+def has_right_image(columns: SampleColumns, trial: Trial, removal: Removal) -> NDArray[np.bool_]:
+    """Return for each query of a trial whether the gallery it may see holds an image of its identity, (Q,) bool."""
+    query_identity, query_camera = columns.identity[trial.query], columns.camera[trial.query]
+    gallery_identity, gallery_camera = columns.identity[trial.gallery], columns.camera[trial.gallery]
+    right = np.isin(query_identity, gallery_identity)
+    if removal == "sysu":
+        seen = np.isin(query_identity, gallery_identity[gallery_camera != 2])
+        return np.where(query_camera == 3, seen, right)
+    if removal == "same-camera":
+        cameras: dict[int, set[int]] = {}
+        for identity, camera in zip(gallery_identity.tolist(), gallery_camera.tolist()):
+            cameras.setdefault(identity, set()).add(camera)
+        pairs = zip(query_identity.tolist(), query_camera.tolist())
+        left = [bool(cameras.get(i, set()) - ({c} if c != UNKNOWN else set())) for i, c in pairs]
+        return np.array(left, dtype=bool)
+    return right
+
+
+def check_protocol(dataset: str, protocol: Protocol, columns: SampleColumns) -> Protocol:
+    """Return ``protocol``, or raise a :class:`VIReIDError` if one of its trials could score no query at all."""
+    for number, trial in enumerate(protocol.trials):
+        if not len(trial.query):
+            raise VIReIDError(
+                f"{dataset}: protocol {protocol.name} has no query image. Add query images, or correct the index files."
+            )
+        if not has_right_image(columns, trial, protocol.removal).any():
+            raise VIReIDError(
+                f"{dataset}: protocol {protocol.name}, trial {number}, has a gallery of {len(trial.gallery)} images "
+                "and none shows the identity of any query. Check that query and gallery come from the same identities."
+            )
+    return protocol
+
+
+def all_against_all(
+    dataset: str, columns: SampleColumns, *, cmc: str, labels: dict[str, str] | None = None
+) -> list[Protocol]:
+    """Return both directions with every image of one modality as query and every image of the other as gallery."""
+    protocols = []
+    for modality, name in DIRECTIONS.items():
+        query = np.flatnonzero(columns.modality == modality)
+        gallery = np.flatnonzero(columns.modality == 1 - modality)
+        for part in (query, gallery):
+            if not len(part):
+                lacking = modality if part is query else 1 - modality
+                raise VIReIDError(
+                    f"{dataset}: the samples hold no {MODALITIES[lacking]} image; protocol {name} needs some."
+                )
+        protocol = Protocol(
+            name=name,
+            trials=(Trial(query=query, gallery=gallery),),
+            removal="none",
+            cmc=cmc,  # type: ignore[arg-type]
+            labels={"direction": name, **(labels or {})},
+        )
+        protocols.append(check_protocol(dataset, protocol, columns))
+    return protocols
