@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 import torch
+
+# Logging to W&B never leaves the machine in a test.
+os.environ["WANDB_MODE"] = "offline"
 
 
 @pytest.fixture(autouse=True)

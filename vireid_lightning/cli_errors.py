@@ -1,0 +1,62 @@
+"""Turns what the argument parser says about a config into one sentence with the nearest right name."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterable
+from dataclasses import fields, is_dataclass
+
+from vireid_lightning.errors import did_you_mean
+
+_KEY = re.compile(r'Parser key "([^"]+)"')
+_CLASS = re.compile(r"Expected a dot import path string: (\S+)")
+_CLASS_PATH = re.compile(r"given class_path '([^']+)'")
+_UNKNOWN = [
+    re.compile(r"Option '([^']+)' is not accepted"),
+    re.compile(r"does not accept option '([^']+)'"),
+    re.compile(r"Key '([^']+)' is not expected"),
+    re.compile(r"unrecognized arguments: (?:--)?([^\s=]+)"),
+]
+_REQUIRED = re.compile(r"the following arguments are required: (.+)")
+_MISSING_FILE = re.compile(r"File does not exist: '?([^'\n]+)'?")
+
+
+def option_names(classes: Iterable[type]) -> set[str]:
+    """Return the names of all constructor arguments of classes, and of the fields of their dataclass arguments."""
+    names: set[str] = set()
+    for cls in classes:
+        for name, parameter in inspect.signature(cls).parameters.items():
+            names.add(name)
+            if is_dataclass(parameter.default):
+                names.update(item.name for item in fields(parameter.default))
+    return names
+
+
+def one_sentence(message: str, class_names: Iterable[str], options: Iterable[str]) -> str:
+    """Return a parser's message as one sentence: what is wrong, where, and how to mend it.
+
+    Args:
+        message: What the parser said, possibly over many lines.
+        class_names: Names that a ``class_path`` may have, to suggest the nearest of them.
+        options: Names that an argument may have, likewise.
+    """
+    key = match.group(1) if (match := _KEY.search(message)) else ""
+    place = f" at '{key}'" if key else ""
+    if match := _MISSING_FILE.search(message):
+        return f"There is no config file {match.group(1)}; give --config the path of an existing YAML file."
+    if (match := _CLASS.search(message)) and "is not accepted" not in message:
+        name = match.group(1)
+        known = sorted(class_names)
+        return f"There is no class '{name}'{place}.{did_you_mean(name.split('.')[-1], known)}"
+    for pattern in _UNKNOWN:
+        if match := pattern.search(message):
+            name = match.group(1)
+            owner = f" of {found.group(1).split('.')[-1]}" if (found := _CLASS_PATH.search(message)) else ""
+            hint = did_you_mean(name.split(".")[-1], options)
+            return f"There is no setting '{name}'{owner}{place}.{hint or ' `--print_config` lists the settings.'}"
+    if match := _REQUIRED.search(message):
+        owner = f" of {found.group(1).split('.')[-1]}" if (found := _CLASS_PATH.search(message)) else ""
+        return f"Settings{owner}{place} are missing: {match.group(1).strip()}; give them in the config or on the command line."
+    details = " ".join(message.split())
+    return details if details.endswith(".") else details + "."

@@ -1,0 +1,122 @@
+"""LightningCLI over :class:`ReIDModule` and :class:`CrossModalityDataModule`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jsonargparse import Namespace
+from lightning.pytorch import callbacks as lightning_callbacks
+from lightning.pytorch import loggers
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+from vireid_lightning import data, methods
+from vireid_lightning.callbacks import RetrievalMetrics, RunSummary, SaveEmbeddings
+from vireid_lightning.cli_errors import option_names
+from vireid_lightning.data import CrossModalityDataModule
+from vireid_lightning.data.dataset import ReIDDataset
+from vireid_lightning.errors import VIReIDError
+from vireid_lightning.methods import ReIDModule
+from vireid_lightning.methods.checkpoint import BLOCK, read_checkpoint
+
+_SUBCOMMANDS = ("fit", "validate", "test", "predict")
+
+
+def _classes() -> list[type]:
+    public = [getattr(module, name) for module in (methods, data) for name in module.__all__]
+    return [item for item in public if isinstance(item, type) and issubclass(item, ReIDModule | ReIDDataset)]
+
+
+def class_names() -> list[str]:
+    """Return the short names that a ``class_path`` may have: methods, datasets, Lightning's callbacks and loggers."""
+    return [*(cls.__name__ for cls in _classes()), *lightning_callbacks.__all__, *loggers.__all__]
+
+
+def setting_names() -> set[str]:
+    """Return every name that a setting of a method, dataset, the datamodule or the trainer may have."""
+    from lightning.pytorch import Trainer
+
+    top = {"model", "data", "trainer", "retrieval", "checkpoint", "seed_everything", "ckpt_path", "config"}
+    return top | option_names([*_classes(), CrossModalityDataModule, Trainer, RetrievalMetrics, ModelCheckpoint])
+
+
+class VIReIDCLI(LightningCLI):
+    """The command line: ``model`` is a method, ``data`` the datamodule, ``retrieval`` and ``checkpoint`` callbacks.
+
+    Args:
+        args: Command-line arguments without the program's name.
+    """
+
+    def __init__(self, args: list[str]) -> None:
+        raising = {"exit_on_error": False}
+        super().__init__(
+            ReIDModule,
+            CrossModalityDataModule,
+            subclass_mode_model=True,
+            # A method stores its own plain constructor arguments, which load with weights_only=True.
+            load_from_checkpoint_support=False,
+            auto_configure_optimizers=False,
+            seed_everything_default=0,
+            save_config_kwargs={"overwrite": True},
+            trainer_defaults={"callbacks": [RunSummary(), SaveEmbeddings()]},
+            parser_kwargs={**raising, **{name: {**raising} for name in _SUBCOMMANDS}},
+            args=args,
+        )
+
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the callbacks that every run has."""
+        parser.add_lightning_class_args(RetrievalMetrics, "retrieval")
+        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.set_defaults(
+            {"checkpoint.monitor": "val/mAP", "checkpoint.mode": "max", "checkpoint.save_last": True}
+            | {"checkpoint.filename": "best", "checkpoint.enable_version_counter": False}
+        )
+        parser.add_argument(
+            "--test_after_fit",
+            type=bool,
+            default=True,
+            help="After `fit`, score the last and the best weights over the dataset's whole table.",
+        )
+
+    def _parse_ckpt_path(self) -> None:
+        """Leave the checkpoint to :meth:`before_instantiate_classes`, which checks it and keeps the config's form."""
+
+    def before_instantiate_classes(self) -> None:
+        """Take the method from the checkpoint where one is given, and the number of identities from the data."""
+        config = self.config[self.subcommand]
+        path = config.get("ckpt_path")
+        if path and path not in ("best", "last", "hpc", "registry"):
+            self._match_checkpoint(config, path)
+        if config.model.init_args.get("num_classes", 0) is None:
+            config.model.init_args.num_classes = self._count_identities(config)
+
+    def _match_checkpoint(self, config: Namespace, path: str) -> None:
+        """Build the model with the arguments that its checkpoint was trained with; refuse another method's."""
+        checkpoint = read_checkpoint(path)
+        wanted = config.model.class_path.split(".")[-1]
+        if (found := checkpoint[BLOCK]["method"]) != wanted:
+            raise VIReIDError(f"{path} holds {found}, but the config's model is {wanted}; give the config of {found}.")
+        stored = checkpoint["hyper_parameters"]
+        init_args = config.model.init_args
+        # Resuming keeps the config's optimisation; what shapes the networks comes from the checkpoint.
+        for name in set(stored) & set(vars(init_args)) - {"optimization"}:
+            init_args[name] = stored[name]
+
+    def _count_identities(self, config: Namespace) -> int:
+        parser = self._parser(self.subcommand)
+        dataset = parser.instantiate_classes(Namespace(data=config.data.clone())).data
+        return dataset.num_identities
+
+    def after_fit(self) -> None:
+        """Score last and best weights over the whole table and say where everything lies."""
+        trainer = self.trainer
+        if not self.config.fit.test_after_fit or trainer.fast_dev_run or trainer.interrupted:
+            return
+        checkpoint = trainer.checkpoint_callback
+        paths = [path for path in (checkpoint.last_model_path, checkpoint.best_model_path) if path]
+        for path in dict.fromkeys(paths):
+            trainer.test(self.model, datamodule=self.datamodule, ckpt_path=path, weights_only=True)
+        if trainer.is_global_zero:
+            print(f"Logs, config and checkpoints: {trainer.log_dir}")
+

@@ -1,0 +1,108 @@
+"""Optimiser and learning-rate schedule, defined in epochs, as every method's constructor takes them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from vireid_lightning.errors import VIReIDError, did_you_mean
+
+
+@dataclass(frozen=True)
+class Optimization:
+    """How a method is optimised. The learning rate of epoch ``e`` (from 0) is ``lr * factor(e)``.
+
+    Attributes:
+        optimizer: ``adam`` (weight decay added to the gradient), ``adamw`` or ``sgd``.
+        lr: Base learning rate.
+        weight_decay: Of all trainable parameters.
+        momentum: Of ``sgd``.
+        nesterov: Of ``sgd``.
+        lr_factors: Learning-rate factor of the parameters whose name starts with a prefix; the longest prefix counts,
+            parameters that match none have factor 1.
+        schedule: ``constant``, ``multistep`` (times ``gamma`` at each milestone) or ``cosine`` (to 0 at the last epoch).
+        milestones: Epochs from which the rate is multiplied by ``gamma``, counted from 0.
+        gamma: Factor of one milestone.
+        warmup_epochs: Epochs of linear warm-up: epoch e runs at (e + 1) / warmup_epochs of the rate.
+    """
+
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    lr: float = 3.5e-4
+    weight_decay: float = 5e-4
+    momentum: float = 0.9
+    nesterov: bool = True
+    lr_factors: dict[str, float] = field(default_factory=dict)
+    schedule: Literal["constant", "multistep", "cosine"] = "multistep"
+    milestones: list[int] = field(default_factory=list)
+    gamma: float = 0.1
+    warmup_epochs: int = 0
+
+    def __post_init__(self) -> None:
+        if self.lr <= 0:
+            raise VIReIDError(f"optimization.lr is {self.lr}; give a learning rate above 0.")
+        if list(self.milestones) != sorted(self.milestones):
+            raise VIReIDError(f"optimization.milestones are {self.milestones}; list the epochs in rising order.")
+
+    @classmethod
+    def of(cls, value: Optimization | dict[str, Any]) -> Optimization:
+        """Return ``value`` itself, or the settings that a checkpoint holds as a dictionary."""
+        return value if isinstance(value, Optimization) else cls(**value)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values that a checkpoint may hold."""
+        return asdict(self)
+
+    def factor(self, epoch: int, max_epochs: int) -> float:
+        """Return the learning rate of an epoch (from 0), relative to the base rate.
+
+        Example:
+            >>> Optimization(warmup_epochs=10, milestones=[20, 50]).factor(4, max_epochs=80)
+            0.5
+        """
+        if epoch < self.warmup_epochs:
+            return (epoch + 1) / self.warmup_epochs
+        if self.schedule == "cosine":
+            span = max(max_epochs - self.warmup_epochs, 1)
+            return 0.5 * (1.0 + math.cos(math.pi * min((epoch - self.warmup_epochs) / span, 1.0)))
+        if self.schedule == "multistep":
+            return self.gamma ** sum(epoch >= milestone for milestone in self.milestones)
+        return 1.0
+
+    def parameter_groups(self, named_parameters: Iterable[tuple[str, nn.Parameter]]) -> list[dict[str, Any]]:
+        """Return one optimiser group for each learning-rate factor in use.
+
+        Raises:
+            VIReIDError: If a prefix of ``lr_factors`` is the start of no trainable parameter's name.
+        """
+        trainable = [(name, parameter) for name, parameter in named_parameters if parameter.requires_grad]
+        for prefix in self.lr_factors:
+            if not any(name.startswith(prefix) for name, _ in trainable):
+                roots = {name.split(".")[0] for name, _ in trainable}
+                raise VIReIDError(
+                    f"optimization.lr_factors names '{prefix}', with which no trainable parameter begins; "
+                    f"parameters begin with {', '.join(sorted(roots))}.{did_you_mean(prefix, roots)}"
+                )
+        groups: dict[float, list[nn.Parameter]] = {}
+        for name, parameter in trainable:
+            prefixes = [prefix for prefix in self.lr_factors if name.startswith(prefix)]
+            groups.setdefault(self.lr_factors[max(prefixes, key=len)] if prefixes else 1.0, []).append(parameter)
+        return [{"params": parameters, "lr": self.lr * factor} for factor, parameters in sorted(groups.items())]
+
+    def build(self, module: nn.Module, max_epochs: int) -> dict[str, Any]:
+        """Return what ``configure_optimizers`` returns: the optimiser and its per-epoch schedule."""
+        groups = self.parameter_groups(module.named_parameters())
+        optimizer: torch.optim.Optimizer
+        if self.optimizer == "sgd":
+            optimizer = torch.optim.SGD(
+                groups, lr=self.lr, momentum=self.momentum, nesterov=self.nesterov, weight_decay=self.weight_decay
+            )
+        else:
+            kind = torch.optim.Adam if self.optimizer == "adam" else torch.optim.AdamW
+            optimizer = kind(groups, lr=self.lr, weight_decay=self.weight_decay)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: self.factor(epoch, max_epochs))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "epoch"}}
