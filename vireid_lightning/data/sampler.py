@@ -1,0 +1,233 @@
+"""Which images a training step and an evaluation see: samplers that are rank-aware and have no memory.
+
+Both subclass torch's ``DistributedSampler`` with explicit ``num_replicas`` and ``rank``, so Lightning leaves them in
+place and tells them the epoch.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence, Sized
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.utils.data import DistributedSampler
+
+from vireid_lightning.data.batch import INFRARED, VISIBLE, Sample
+from vireid_lightning.errors import VIReIDError
+
+
+class Draw(NamedTuple):
+    """One image to load and the seed of its augmentation, which thereby does not depend on the worker that loads it."""
+
+    index: int
+    seed: int
+
+
+class IdentitySampler(DistributedSampler[Draw]):
+    """Draws batches of P identities with K visible and K infrared images each.
+
+    The batch is defined globally: the plan of an epoch follows from (seed, epoch) alone, and rank r of R takes the
+    r-th P/R identities of each step. So R processes together see exactly the images, with the augmentation seeds, that
+    one process would see, and ranks share no identity within a step. A rank's batch is, in this order, its identities'
+    visible images and their infrared images; image i of either half shows the same identity.
+
+    An identity is drawn in proportion to the number of images of its scarcer modality. In an epoch of the default
+    length every image of that modality is therefore seen about once. The draws of an identity run through a random
+    order of its images and start over with another, so within an epoch no image is used twice more than another; a
+    draw repeats an image only where the identity has fewer than K.
+
+    Use it with ``DataLoader(..., batch_size=sampler.batch_size, drop_last=True)``.
+
+    Args:
+        samples: The training samples. Samples of unknown identity (-1) are not drawn.
+        identities_per_batch: P, over all ranks.
+        images_per_modality: K.
+        steps_per_epoch: Length of an epoch; None: round(sum over identities of min(visible, infrared) / (P K)), at
+            least 1.
+        num_replicas: Number of processes R, a divisor of P.
+        rank: This process.
+        seed: Seed of all draws.
+
+    Raises:
+        VIReIDError: P below 2, K below 1, P not divisible by R, fewer usable identities than P, or than 2.
+
+    Example:
+        >>> samples = [Sample(f"{i}-{m}.jpg", i, m, 1) for i in range(8) for m in (0, 1)]
+        >>> sampler = IdentitySampler(samples, identities_per_batch=4, images_per_modality=1)
+        >>> len(sampler), sampler.steps_per_epoch, sampler.batch_size
+        (16, 2, 8)
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        *,
+        identities_per_batch: int,
+        images_per_modality: int,
+        steps_per_epoch: int | None = None,
+        num_replicas: int = 1,
+        rank: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(samples, num_replicas=num_replicas, rank=rank, shuffle=True, seed=seed, drop_last=True)
+        self.identities_per_batch = identities_per_batch
+        self.images_per_modality = images_per_modality
+        self.images = _usable_identities(samples, warn=rank == 0)
+        self._check(steps_per_epoch)
+        self.scarcer = np.array([min(len(visible), len(infrared)) for visible, infrared in self.images.values()])
+        once = round(int(self.scarcer.sum()) / (identities_per_batch * images_per_modality))
+        self.steps_per_epoch = max(1, once) if steps_per_epoch is None else steps_per_epoch
+        #: Number of images in this rank's batch.
+        self.batch_size = 2 * identities_per_batch * images_per_modality // num_replicas
+        self.num_samples = self.steps_per_epoch * self.batch_size
+        self.total_size = self.num_samples * num_replicas
+
+    def _check(self, steps_per_epoch: int | None) -> None:
+        wanted, usable = self.identities_per_batch, len(self.images)
+        if wanted < 2:
+            raise VIReIDError(f"identities_per_batch is {wanted}, but metric losses compare identities: set 2 or more.")
+        if self.images_per_modality < 1:
+            raise VIReIDError(f"images_per_modality is {self.images_per_modality}: set 1 or more.")
+        if steps_per_epoch is not None and steps_per_epoch < 1:
+            raise VIReIDError(f"steps_per_epoch is {steps_per_epoch}: set 1 or more, or null for one pass.")
+        if wanted % self.num_replicas:
+            raise VIReIDError(
+                f"identities_per_batch is {wanted} and is split over {self.num_replicas} processes, which do not "
+                f"divide it: set identities_per_batch to a multiple of {self.num_replicas}."
+            )
+        if usable < 2:
+            raise VIReIDError(
+                f"The training set has {usable} {'identity' if usable == 1 else 'identities'} with both visible and "
+                "infrared images, but training needs at least 2: check the dataset's root and its training split."
+            )
+        if wanted > usable:
+            raise VIReIDError(
+                f"identities_per_batch is {wanted}, but the training set has only {usable} identities with both "
+                f"visible and infrared images: set identities_per_batch to {usable} or fewer."
+            )
+
+    def __len__(self) -> int:
+        """Return the number of images that this rank draws in an epoch."""
+        return self.num_samples
+
+    def __iter__(self) -> Iterator[Draw]:
+        """Yield this rank's draws of the epoch that :meth:`set_epoch` named, in batch order."""
+        share = self.identities_per_batch // self.num_replicas
+        own = slice(self.rank * share, (self.rank + 1) * share)
+        plan = self.plan(self.epoch)
+        # Numbered over the whole plan and then cut, so that they too do not depend on the number of ranks.
+        seeds = np.random.SeedSequence([self.seed, self.epoch, 1]).generate_state(plan.size, np.uint64)
+        for index, seed in zip(plan[:, :, own].flat, seeds.reshape(plan.shape)[:, :, own].flat):
+            yield Draw(int(index), int(seed))
+
+    def plan(self, epoch: int) -> NDArray[np.int64]:
+        """Return the positions of an epoch's images over all ranks, (steps, 2 modalities, P, K)."""
+        generator = np.random.default_rng([self.seed, epoch, 0])
+        quota = _quota(self.scarcer, self.identities_per_batch, self.steps_per_epoch, generator)
+        steps = _schedule(quota, self.identities_per_batch, self.steps_per_epoch, generator)
+        plan = np.empty((*steps.shape, 2, self.images_per_modality), dtype=np.int64)
+        for identity, by_modality in enumerate(self.images.values()):
+            for modality, images in enumerate(by_modality):
+                drawn = _cycle(images, int(quota[identity]), self.images_per_modality, generator)
+                plan[..., modality, :][steps == identity] = drawn
+        return np.ascontiguousarray(plan.transpose(0, 2, 1, 3))
+
+
+class EvaluationSampler(DistributedSampler[int]):
+    """Deals the positions of a list to the ranks: rank r of R takes r, r + R, r + 2R, ...
+
+    Nothing is padded or repeated; ranks may differ by one in length.
+
+    Args:
+        samples: The list to deal; only its length is read.
+        num_replicas: Number of processes R.
+        rank: This process.
+    """
+
+    def __init__(self, samples: Sized, *, num_replicas: int = 1, rank: int = 0) -> None:
+        super().__init__(samples, num_replicas=num_replicas, rank=rank, shuffle=False)
+        self.positions = range(rank, len(samples), num_replicas)
+        self.num_samples, self.total_size = len(self.positions), len(samples)
+
+    def __len__(self) -> int:
+        """Return the number of this rank's positions."""
+        return self.num_samples
+
+    def __iter__(self) -> Iterator[int]:
+        """Yield this rank's positions in ascending order."""
+        return iter(self.positions)
+
+
+def _usable_identities(samples: Sequence[Sample], *, warn: bool) -> dict[int, tuple[NDArray[np.int64], ...]]:
+    """Return the positions of each identity's (visible, infrared) images, for identities that have both."""
+    found: dict[int, tuple[list[int], list[int]]] = {}
+    for position, sample in enumerate(samples):
+        if sample.identity >= 0:
+            found.setdefault(sample.identity, ([], []))[sample.modality].append(position)
+    usable = {identity: found[identity] for identity in sorted(found) if all(found[identity])}
+    excluded = len(found) - len(usable)
+    if excluded and warn:
+        no_visible = sum(not by_modality[VISIBLE] for by_modality in found.values())
+        no_infrared = sum(not by_modality[INFRARED] for by_modality in found.values())
+        warnings.warn(
+            f"{excluded} of {len(found)} training identities are left out of the batches, because {no_visible} have no "
+            f"visible and {no_infrared} no infrared image.",
+            stacklevel=3,
+        )
+    return {identity: tuple(np.array(images) for images in usable[identity]) for identity in usable}
+
+
+def _quota(weight: NDArray[np.int64], per_step: int, steps: int, generator: np.random.Generator) -> NDArray[np.int64]:
+    """Share ``per_step * steps`` draws among identities in proportion to ``weight``, at most ``steps`` for each.
+
+    The shares are rarely whole. Systematic sampling rounds each of them up or down so that they add up exactly and
+    each has its share as its expectation; integers keep that exact.
+    """
+    quota = np.zeros(len(weight), dtype=np.int64)
+    capped = np.zeros(len(weight), dtype=bool)
+    while True:
+        left, total = per_step * steps - steps * int(capped.sum()), int(weight[~capped].sum())
+        over = ~capped & (weight * left > steps * total)
+        if not over.any():
+            break
+        capped |= over
+    quota[capped] = steps
+    if left:
+        order = generator.permutation(np.flatnonzero(~capped))
+        cumulative = np.concatenate([[0], np.cumsum(weight[order])]) * left
+        quota[order] = np.diff((cumulative + generator.integers(total)) // total)
+    return quota
+
+
+def _schedule(quota: NDArray[np.int64], per_step: int, steps: int, generator: np.random.Generator) -> NDArray[np.int64]:
+    """Return (steps, per_step) identities, each as often as its quota and never twice in a step."""
+    remaining = quota.copy()
+    schedule = np.empty((steps, per_step), dtype=np.int64)
+    for step in range(steps):
+        # Whoever is due in every step that is left goes first: the quotas add up, so there are at most `per_step`.
+        # The others follow with a chance in proportion to what they have left: the smallest exponential variates.
+        with np.errstate(divide="ignore"):
+            key = generator.standard_exponential(len(remaining)) / remaining
+        key[remaining == steps - step] = -1
+        chosen = np.argsort(key, kind="stable")[:per_step]
+        remaining[chosen] -= 1
+        schedule[step] = generator.permutation(chosen)
+    return schedule
+
+
+def _cycle(images: NDArray[np.int64], draws: int, per_draw: int, generator: np.random.Generator) -> NDArray[np.int64]:
+    """Return (draws, per_draw) images that run through random orders of ``images``, all of them before any again.
+
+    A draw that begins at the end of one order and ends in the next repeats no image, if there are enough of them.
+    """
+    drawn: list[int] = []
+    while len(drawn) < draws * per_draw:
+        order = generator.permutation(images)
+        begun = len(drawn) % per_draw
+        if begun and len(images) >= per_draw:
+            head = order[~np.isin(order, drawn[-begun:])][: per_draw - begun]
+            order = np.concatenate([head, order[~np.isin(order, head)]])
+        drawn.extend(order.tolist())
+    return np.array(drawn[: draws * per_draw], dtype=np.int64).reshape(draws, per_draw)
