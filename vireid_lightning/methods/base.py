@@ -77,6 +77,15 @@ class ReIDModule(LightningModule, ABC):
             )
         return self.num_classes
 
+    def _check_classes(self) -> None:
+        classes = self.require_classes()
+        identities = getattr(getattr(self.trainer, "datamodule", None), "num_identities", classes)
+        if classes < identities:
+            raise VIReIDError(
+                f"num_classes is {classes}, but the training set has {identities} identities; leave num_classes out of "
+                "the config, or set it to at least that number."
+            )
+
     def combine(self, terms: Mapping[str, Tensor], weights: Mapping[str, float], batch: Batch) -> Tensor:
         """Log each loss term as ``train/<term>``, check it, and return the weighted sum.
 
@@ -122,7 +131,7 @@ class ReIDModule(LightningModule, ABC):
     def setup(self, stage: str) -> None:
         """Start from ``init_from``, once, unless the run's weights come from a checkpoint of its own."""
         if stage == "fit":
-            self.require_classes()
+            self._check_classes()
         if self._init_from is not None and self.trainer.ckpt_path is None:
             self.print(initialise_from(self, self._init_from))
         self._init_from = None

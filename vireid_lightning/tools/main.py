@@ -34,7 +34,10 @@ def main(args: Sequence[str] | None = None) -> None:
         return
     name = args[0]
     if name not in TOOLS:
-        print(f"error: There is no tool '{name}'; the tools are {', '.join(TOOLS)}.{did_you_mean(name, TOOLS)}", file=sys.stderr)
+        print(
+            f"error: There is no tool '{name}'; the tools are {', '.join(TOOLS)}.{did_you_mean(name, TOOLS)}",
+            file=sys.stderr,
+        )
         sys.exit(2)
     tool = importlib.import_module(f"vireid_lightning.tools.{name.replace('-', '_')}")
     parser = argparse.ArgumentParser(prog=f"vireid {name}", description=tool.__doc__)
@@ -59,3 +62,7 @@ def _help() -> str:
         "`vireid TOOL --help` lists a tool's arguments.",
     ]
     return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
