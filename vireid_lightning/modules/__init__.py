@@ -1,1 +1,5 @@
-"""Networks' parts that the methods are built from."""
+"""The networks' parts that methods are built from."""
+
+from vireid_lightning.modules.backbone import Backbone, ModalityRows, PerModality
+
+__all__ = ["Backbone", "ModalityRows", "PerModality"]
