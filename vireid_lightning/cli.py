@@ -73,8 +73,8 @@ def _hand_over(args: list[str]) -> None:
             script.load()()
             return
     print(
-        f"error: '{args[0]}' is none of {', '.join(SUBCOMMANDS)}.{did_you_mean(args[0], SUBCOMMANDS)} Other subcommands "
-        "belong to the package lightning-sdk, which is not installed: `pip install lightning-sdk`.",
+        f"error: '{args[0]}' is none of {', '.join(SUBCOMMANDS)}.{did_you_mean(args[0], SUBCOMMANDS)} Other "
+        "subcommands belong to the package lightning-sdk, which is not installed: `pip install lightning-sdk`.",
         file=sys.stderr,
     )
     sys.exit(2)

@@ -57,6 +57,7 @@ def one_sentence(message: str, class_names: Iterable[str], options: Iterable[str
             return f"There is no setting '{name}'{owner}{place}.{hint or ' `--print_config` lists the settings.'}"
     if match := _REQUIRED.search(message):
         owner = f" of {found.group(1).split('.')[-1]}" if (found := _CLASS_PATH.search(message)) else ""
-        return f"Settings{owner}{place} are missing: {match.group(1).strip()}; give them in the config or on the command line."
+        missing = match.group(1).strip()
+        return f"Settings{owner}{place} are missing: {missing}; give them in the config or on the command line."
     details = " ".join(message.split())
     return details if details.endswith(".") else details + "."

@@ -1,1 +1,7 @@
 """The field's methods, one LightningModule a file."""
+
+from vireid_lightning.methods.base import ReIDModule
+from vireid_lightning.methods.checkpoint import load_method
+from vireid_lightning.methods.optimization import Optimization
+
+__all__ = ["Optimization", "ReIDModule", "load_method"]

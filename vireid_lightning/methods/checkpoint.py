@@ -65,7 +65,7 @@ def load_weights_file(path: str | Path, allow: Sequence[Any] = ()) -> Any:
                 "(a state dict) and numbers instead."
             ) from error
         raise VIReIDError(f"{path} is not a checkpoint: it is no file that torch.save writes.") from error
-    except (RuntimeError, EOFError, KeyError, ValueError) as error:
+    except (RuntimeError, OSError, EOFError, KeyError, ValueError) as error:
         raise VIReIDError(f"{path} is not a checkpoint, or it is cut short: {error}") from error
 
 

@@ -23,9 +23,9 @@ class Optimization:
         weight_decay: Of all trainable parameters.
         momentum: Of ``sgd``.
         nesterov: Of ``sgd``.
-        lr_factors: Learning-rate factor of the parameters whose name starts with a prefix; the longest prefix counts,
+        lr_factors: Learning-rate factor of the parameters whose name starts with a prefix; the longest counts,
             parameters that match none have factor 1.
-        schedule: ``constant``, ``multistep`` (times ``gamma`` at each milestone) or ``cosine`` (to 0 at the last epoch).
+        schedule: ``constant``, ``multistep`` (times ``gamma`` at each milestone) or ``cosine`` (to 0 at the end).
         milestones: Epochs from which the rate is multiplied by ``gamma``, counted from 0.
         gamma: Factor of one milestone.
         warmup_epochs: Epochs of linear warm-up: epoch e runs at (e + 1) / warmup_epochs of the rate.
