@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from vireid_lightning.data.batch import Sample
 from vireid_lightning.errors import VIReIDError
 
 #: How many faults of one kind a message lists before it only counts them.
@@ -138,3 +139,44 @@ def list_folder(folder: Path) -> list[os.DirEntry[str]]:
 def list_images(folder: Path, suffixes: tuple[str, ...] = (".jpg", ".jpeg", ".png", ".bmp")) -> list[str]:
     """Return the sorted names of the image files in a folder, none where it does not exist."""
     return [entry.name for entry in list_folder(folder) if PurePosixPath(entry.name).suffix.lower() in suffixes]
+
+
+def list_identity_folders(root: Path, folder: str, identities: Iterable[int]) -> list[tuple[str, int]]:
+    """Return the path and identity of every image in ``root/folder/{identity:04d}/``, in sorted order.
+
+    Args:
+        root: The dataset's folder.
+        folder: Relative to it, such as ``cam1``.
+        identities: Those wanted; folders of others are not opened.
+    """
+    wanted = {f"{identity:04d}": identity for identity in identities}
+    return [
+        (f"{folder}/{entry.name}/{name}", wanted[entry.name])
+        for entry in list_folder(root / folder)
+        if entry.name in wanted
+        for name in list_images(root / folder / entry.name)
+    ]
+
+
+def require_identities(
+    dataset: str, root: Path, identities: Sequence[int], samples: Iterable[Sample], listed: str, folders: str
+) -> None:
+    """Raise a :class:`VIReIDError` that names the identities without any image among ``samples``."""
+    found = {sample.identity for sample in samples}
+    absent = [identity for identity in identities if identity not in found]
+    if absent:
+        raise VIReIDError(
+            f"{dataset}: {len(absent)} of the {len(identities)} {listed} have no images, as no folder "
+            f"{absent[0]:04d} with images is in {folders} below {root} (identities {shown(absent)}). Unpack all "
+            "camera folders of the original download there."
+        )
+
+
+def require_disjoint(dataset: str, train: Iterable[int], other: Iterable[int], split: str, where: Path) -> None:
+    """Raise a :class:`VIReIDError` if an identity is both trained on and searched for."""
+    both = sorted(set(train) & set(other))
+    if both:
+        raise VIReIDError(
+            f"{dataset}: the index files in {where} list {len(both)} identities both for training and for {split}: "
+            f"{shown(both)}. Copy the index files from the original download."
+        )

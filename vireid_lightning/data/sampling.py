@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from vireid_lightning.data.batch import INFRARED, MODALITIES, UNKNOWN, VISIBLE, Sample
 from vireid_lightning.errors import VIReIDError
-from vireid_lightning.metrics.protocols import Protocol, Removal, Trial
+from vireid_lightning.metrics.protocols import CMC, SYSU_GALLERY_CAMERA, SYSU_QUERY_CAMERA, Protocol, Removal, Trial
 
 #: Trials of every sampled benchmark protocol.
 TRIALS = 10
@@ -91,8 +91,8 @@ def has_right_image(columns: SampleColumns, trial: Trial, removal: Removal) -> N
     gallery_identity, gallery_camera = columns.identity[trial.gallery], columns.camera[trial.gallery]
     right = np.isin(query_identity, gallery_identity)
     if removal == "sysu":
-        seen = np.isin(query_identity, gallery_identity[gallery_camera != 2])
-        return np.where(query_camera == 3, seen, right)
+        seen = np.isin(query_identity, gallery_identity[gallery_camera != SYSU_GALLERY_CAMERA])
+        return np.where(query_camera == SYSU_QUERY_CAMERA, seen, right)
     if removal == "same-camera":
         cameras: dict[int, set[int]] = {}
         for identity, camera in zip(gallery_identity.tolist(), gallery_camera.tolist()):
@@ -118,26 +118,85 @@ def check_protocol(dataset: str, protocol: Protocol, columns: SampleColumns) -> 
     return protocol
 
 
-def all_against_all(
-    dataset: str, columns: SampleColumns, *, cmc: str, labels: dict[str, str] | None = None
-) -> list[Protocol]:
-    """Return both directions with every image of one modality as query and every image of the other as gallery."""
-    protocols = []
-    for modality, name in DIRECTIONS.items():
-        query = np.flatnonzero(columns.modality == modality)
-        gallery = np.flatnonzero(columns.modality == 1 - modality)
-        for part in (query, gallery):
+def expected_positions(
+    dataset: str, samples: Sequence[Sample], positions: dict[str, int], expected: Sequence[Sample]
+) -> NDArray[np.int64]:
+    """Return where each expected image stands in ``samples``.
+
+    Raises:
+        VIReIDError: Some are not there, or come with another identity, camera or modality.
+    """
+    missing = [sample.path for sample in expected if sample.path not in positions]
+    require_samples(dataset, missing, len(expected))
+    for sample in expected:
+        given = samples[positions[sample.path]]
+        if given != sample:
+            raise VIReIDError(
+                f"{dataset}: {sample.path} comes with identity {given.identity}, camera {given.camera} and modality "
+                f"{given.modality}, but the dataset says identity {sample.identity}, camera {sample.camera} and "
+                f"modality {sample.modality}. Write these three as the dataset numbers them."
+            )
+    return np.array([positions[sample.path] for sample in expected], dtype=np.int64)
+
+
+def direction_protocol(
+    dataset: str,
+    columns: SampleColumns,
+    modality: int,
+    trials: Iterable[tuple[NDArray[np.int64], NDArray[np.int64]]],
+    *,
+    removal: Removal,
+    cmc: CMC,
+    **labels: str,
+) -> Protocol:
+    """Build and check the protocol of one direction, named after it.
+
+    Args:
+        dataset: Name for messages.
+        columns: Of the samples that the positions point into.
+        modality: The queries' modality.
+        trials: Query and gallery positions of each trial.
+        removal: Which gallery images a query skips.
+        cmc: What the CMC curve counts.
+        labels: Further labels of the protocol.
+    """
+    name = DIRECTIONS[modality]
+    built = tuple(Trial(query=query, gallery=gallery) for query, gallery in trials)
+    for trial in built:
+        for part, wanted, role in ((trial.query, modality, "query"), (trial.gallery, 1 - modality, "gallery")):
             if not len(part):
-                lacking = modality if part is query else 1 - modality
                 raise VIReIDError(
-                    f"{dataset}: the samples hold no {MODALITIES[lacking]} image; protocol {name} needs some."
+                    f"{dataset}: there is no {MODALITIES[wanted]} {role} image, and protocol {name} needs some. Add "
+                    "them, or correct the index files."
                 )
-        protocol = Protocol(
-            name=name,
-            trials=(Trial(query=query, gallery=gallery),),
+    protocol = Protocol(name=name, trials=built, removal=removal, cmc=cmc, labels={"direction": name, **labels})
+    return check_protocol(dataset, protocol, columns)
+
+
+def all_against_all(
+    dataset: str, samples: Sequence[Sample], expected: Sequence[Sample], *, cmc: CMC, **labels: str
+) -> list[Protocol]:
+    """Return both directions: every expected image of one modality against every one of the other, one trial.
+
+    Args:
+        dataset: Name for messages.
+        samples: The list that the protocols' positions point into.
+        expected: The images of the benchmark's split; all must be in ``samples``.
+        cmc: What the CMC curve counts.
+        labels: Further labels of the protocols.
+    """
+    columns = SampleColumns.of(samples)
+    positions = expected_positions(dataset, samples, positions_by_path(dataset, samples), expected)
+    modality = columns.modality[positions]
+    return [
+        direction_protocol(
+            dataset,
+            columns,
+            query,
+            [(positions[modality == query], positions[modality == 1 - query])],
             removal="none",
-            cmc=cmc,  # type: ignore[arg-type]
-            labels={"direction": name, **(labels or {})},
+            cmc=cmc,
+            **labels,
         )
-        protocols.append(check_protocol(dataset, protocol, columns))
-    return protocols
+        for query in DIRECTIONS
+    ]

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from vireid_lightning.data.batch import INFRARED, VISIBLE, Sample
 from vireid_lightning.data.dataset import ReIDDataset, Split
 from vireid_lightning.data.index_files import (
-    list_folder,
-    list_images,
+    list_identity_folders,
     load_matrix,
     read_matrix_numbers,
     read_numbers,
-    shown,
+    require_disjoint,
+    require_identities,
 )
 from vireid_lightning.data.sampling import (
     DIRECTIONS,
@@ -25,8 +25,8 @@ from vireid_lightning.data.sampling import (
     SampleColumns,
     check_protocol,
     draw_one_per_folder,
+    expected_positions,
     positions_by_path,
-    require_samples,
 )
 from vireid_lightning.errors import VIReIDError
 from vireid_lightning.metrics.protocols import Protocol, Trial
@@ -95,12 +95,7 @@ class SYSUMM01(ReIDDataset):
             for split, names in parts.items()
         }
         for split in ("val", "test"):
-            both = sorted(set(self._identities["train"]) & set(self._identities[split]))
-            if both:
-                raise VIReIDError(
-                    f"{self.name}: the index files in {self.root / 'exp'} list {len(both)} identities both for "
-                    f"training and for {split}: {shown(both)}. Copy the files from the original download."
-                )
+            require_disjoint(self.name, self._identities["train"], self._identities[split], split, self.root / "exp")
 
     def identities(self, split: Split) -> list[int]:
         """Return the sorted identity numbers of a split, from the ``exp`` files alone."""
@@ -112,25 +107,13 @@ class SYSUMM01(ReIDDataset):
         Raises:
             VIReIDError: An identity of the index files has no image in any camera.
         """
-        wanted = {f"{identity:04d}": identity for identity in self._identities[split]}
-        samples, found = [], set()
+        samples = []
         for camera, modality in CAMERA_MODALITY.items():
-            for entry in list_folder(self.root / f"cam{camera}"):
-                identity = wanted.get(entry.name)
-                if identity is None:
-                    continue
-                folder = f"cam{camera}/{entry.name}"
-                files = list_images(self.root / folder)
-                samples += [Sample(f"{folder}/{file}", identity, modality, camera) for file in files]
-                if files:
-                    found.add(identity)
-        absent = [identity for identity in self._identities[split] if identity not in found]
-        if absent:
-            raise VIReIDError(
-                f"{self.name}: {len(absent)} of the {len(wanted)} {split} identities of {self.root / 'exp'} have no "
-                f"images: there is no folder cam1/{absent[0]:04d} to cam6/{absent[0]:04d} with images below "
-                f"{self.root} (identities {shown(absent)}). Unpack all six camera folders into the root."
-            )
+            files = list_identity_folders(self.root, f"cam{camera}", self._identities[split])
+            samples += [Sample(path, identity, modality, camera) for path, identity in files]
+        require_identities(
+            self.name, self.root, self._identities[split], samples, f"{split} identities of exp", "cam1 to cam6"
+        )
         return samples
 
     def protocols(self, samples: Sequence[Sample], split: Split = "test") -> list[Protocol]:
@@ -152,7 +135,13 @@ class SYSUMM01(ReIDDataset):
         columns = SampleColumns.of(samples)
         positions = positions_by_path(self.name, samples)
         orders = self._read_orders(split)
-        self._require_all(samples, positions, orders)
+        # A seeded draw depends on every visible image, and each infrared image is a query: all of them are needed.
+        listed = [
+            Sample(_path(camera, identity, number), identity, CAMERA_MODALITY[camera], camera)
+            for (identity, camera), order in orders.items()
+            for number in np.sort(order[0]).tolist()
+        ]
+        expected_positions(self.name, samples, positions, listed)
         selected = np.isin(columns.identity, self._identities[split])
         query = np.flatnonzero(selected & (columns.modality == INFRARED))
         visible = np.flatnonzero(selected & (columns.modality == VISIBLE)).tolist()
@@ -211,34 +200,6 @@ class SYSUMM01(ReIDDataset):
                     )
                 orders[identity, camera] = order
         return orders
-
-    def _require_all(
-        self,
-        samples: Sequence[Sample],
-        positions: dict[str, int],
-        orders: dict[tuple[int, int], NDArray[np.int64]],
-    ) -> None:
-        """Check that every image of the matrices is among the samples, with the identity and camera of its path.
-
-        Seeded draws depend on every visible image, and each infrared image is a query, so all of them are needed.
-        """
-        missing, needed = [], 0
-        for (identity, camera), order in orders.items():
-            for number in np.sort(order[0]).tolist():
-                needed += 1
-                path = _path(camera, identity, number)
-                position = positions.get(path)
-                if position is None:
-                    missing.append(path)
-                    continue
-                sample = samples[position]
-                if (sample.identity, sample.camera, sample.modality) != (identity, camera, CAMERA_MODALITY[camera]):
-                    raise VIReIDError(
-                        f"{self.name}: {path} comes with identity {sample.identity}, camera {sample.camera} and "
-                        f"modality {sample.modality}, which its path contradicts. Write identity, camera and modality "
-                        "as the dataset numbers them."
-                    )
-        require_samples(self.name, missing, needed)
 
     @staticmethod
     def _official_gallery(
