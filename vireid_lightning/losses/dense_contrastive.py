@@ -1,0 +1,280 @@
+"""Dense contrastive loss of DCLNet: every pixel of an image against every pixel of its cross-modality partner."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from vireid_lightning.errors import VIReIDError
+
+# The exponentials of one block: 2**23 float32 values are 32 MiB, the whole of one pair of 72 x 36 maps.
+_BLOCK_ELEMENTS = 2**23
+# exp(1 / 0.02) = exp(50) times the pixels of an image, and its inverse, are far inside float32's range.
+_LOWEST_TEMPERATURE = 0.02
+
+
+def dense_contrastive_loss(
+    visible: Tensor,
+    infrared: Tensor,
+    visible_mask: Tensor,
+    infrared_mask: Tensor,
+    *,
+    temperature: float = 0.05,
+) -> Tensor:
+    """Dense contrastive loss (Sun et al., "Not All Pixels Are Matched", ACM MM 2022) at full resolution.
+
+    Image i of ``visible`` is compared with image i of ``infrared``. With s(u, v) the cosine of their pixels u and v,
+    a pixel u whose mask names a part costs
+
+        -log( sum over v with mask(v) = mask(u) of exp(s(u, v) / t)  /  sum over all v of exp(s(u, v) / t) ),
+
+    and each such v likewise over u. The loss is one mean over all these pixels, of all pairs and both directions,
+    that have at least one pixel of their part on the other side; it is 0, with gradients of 0, where there is none.
+    A pixel whose feature is zero has a cosine of 0 with every other and a gradient of 0.
+
+    Memory: the exponentials exist for one block of one pair at a time. The forward pass keeps the sums of each pixel,
+    the backward pass computes the blocks again. Blocks between pixels of which neither counts are never computed.
+
+    Args:
+        visible: (B, C, H, W) feature maps. Any floating type; computed in float32, also under autocast.
+        infrared: (B, C, H', W') feature maps of the paired images.
+        visible_mask: (B, H, W) integers: 0 for background, a part's number from 1 otherwise.
+        infrared_mask: (B, H', W') integers.
+        temperature: t, at least 0.02.
+
+    Returns:
+        A scalar, float32 (float64 for float64 maps).
+
+    Raises:
+        VIReIDError: If the shapes do not fit together, a mask is not of integers, or the temperature is too low.
+
+    Example:
+        >>> maps, mask = torch.eye(2).view(1, 2, 1, 2), torch.tensor([[[1, 2]]])
+        >>> dense_contrastive_loss(maps, maps, mask, mask).item() < 1e-6  # each pixel matches its own part alone
+        True
+    """
+    _check(visible, infrared, visible_mask, infrared_mask, temperature)
+    visible_order, infrared_order, layouts = _sort_by_part(visible_mask.flatten(1), infrared_mask.flatten(1))
+    return _DenseContrastive.apply(visible, infrared, visible_order, infrared_order, layouts, temperature)
+
+
+class _Segment(NamedTuple):
+    """Where the pixels of one part lie in a sorted pair: rows of the visible image, columns of the infrared one."""
+
+    first_row: int
+    end_row: int
+    first_column: int
+    end_column: int
+
+
+class _Layout(NamedTuple):
+    """A pair after sorting: pixels that count come first, part after part; ``rows`` and ``columns`` of them."""
+
+    rows: int
+    columns: int
+    segments: list[_Segment]
+
+
+def _check(visible: Tensor, infrared: Tensor, visible_mask: Tensor, infrared_mask: Tensor, temperature: float) -> None:
+    if visible.ndim != 4 or infrared.ndim != 4 or visible.shape[:2] != infrared.shape[:2]:
+        raise VIReIDError(
+            f"The dense contrastive loss pairs maps (B, C, H, W) of equal B and C, but got {tuple(visible.shape)} and "
+            f"{tuple(infrared.shape)}; give as many visible as infrared images, in pairs."
+        )
+    for name, maps, mask in (("visible", visible, visible_mask), ("infrared", infrared, infrared_mask)):
+        if mask.shape != (maps.shape[0], *maps.shape[2:]):
+            raise VIReIDError(
+                f"The {name} mask is {tuple(mask.shape)} where the {name} maps are {tuple(maps.shape)}; "
+                "a mask needs one label for each pixel."
+            )
+        if mask.is_floating_point() or mask.is_complex():
+            raise VIReIDError(f"The {name} mask is {mask.dtype}; part labels are integers, with 0 for background.")
+    if temperature < _LOWEST_TEMPERATURE:
+        raise VIReIDError(
+            f"A temperature of {temperature} takes the exponentials out of float32's range; "
+            f"use {_LOWEST_TEMPERATURE} or more."
+        )
+
+
+def _sort_by_part(visible_mask: Tensor, infrared_mask: Tensor) -> tuple[Tensor, Tensor, list[_Layout]]:
+    """Order each image's pixels so that those of a part that the other image has too are contiguous and come first."""
+    masks = [mask.long().clamp(min=0) for mask in (visible_mask, infrared_mask)]
+    parts = max((int(mask.max()) for mask in masks if mask.numel()), default=0)
+    counts = [
+        torch.zeros(mask.shape[0], parts + 1, dtype=torch.long, device=mask.device).scatter_add_(
+            1, mask, torch.ones_like(mask)
+        )
+        for mask in masks
+    ]
+    shared = (counts[0] > 0) & (counts[1] > 0)
+    shared[:, 0] = False
+    orders = [
+        torch.where(shared.gather(1, mask), mask, parts + 1).argsort(dim=1, stable=True)  # pixels left out: last
+        for mask in masks
+    ]
+    layouts = []
+    for row_counts, column_counts in zip((counts[0] * shared).tolist(), (counts[1] * shared).tolist(), strict=True):
+        segments, row, column = [], 0, 0
+        for rows, columns in zip(row_counts, column_counts, strict=True):
+            if rows:
+                segments.append(_Segment(row, row + rows, column, column + columns))
+                row, column = row + rows, column + columns
+        layouts.append(_Layout(row, column, segments))
+    return orders[0], orders[1], layouts
+
+
+class _DenseContrastive(torch.autograd.Function):
+    """The loss on sorted pixels; forward keeps the sums of the exponentials, backward computes the blocks again."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        visible: Tensor,
+        infrared: Tensor,
+        visible_order: Tensor,
+        infrared_order: Tensor,
+        layouts: list[_Layout],
+        temperature: float,
+    ) -> Tensor:
+        with torch.autocast(visible.device.type, enabled=False):
+            ctx.sums, scratch = [], _scratch(visible, infrared)
+            terms = sum(layout.rows + layout.columns for layout in layouts)
+            total = visible.new_zeros((), dtype=_precision(visible))
+            for pair, layout in enumerate(layouts):
+                rows, row_inverse = _unit_pixels(visible[pair], visible_order[pair])
+                columns, column_inverse = _unit_pixels(infrared[pair], infrared_order[pair])
+                sums = _sum_exponentials(rows.div_(temperature), columns, layout, scratch)
+                ctx.sums.append((sums, row_inverse, column_inverse))
+                total += sum(
+                    everything.log().sum() - same.log().sum()
+                    for everything, same in ((sums[0], sums[1]), (sums[2], sums[3]))
+                )
+            ctx.save_for_backward(visible, infrared, visible_order, infrared_order)
+            ctx.layouts, ctx.temperature, ctx.terms = layouts, temperature, max(terms, 1)
+            return total / ctx.terms
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        visible, infrared, visible_order, infrared_order = ctx.saved_tensors
+        with torch.autocast(visible.device.type, enabled=False):
+            visible_grad, infrared_grad = _empty_gradient(visible), _empty_gradient(infrared)
+            scale = grad_output / ctx.terms
+            scratch = [_scratch(visible, infrared) for _ in range(2)]
+            for pair, (layout, kept) in enumerate(zip(ctx.layouts, ctx.sums, strict=True)):
+                sums, row_inverse, column_inverse = kept
+                rows, _ = _unit_pixels(visible[pair], visible_order[pair], row_inverse)
+                columns, _ = _unit_pixels(infrared[pair], infrared_order[pair], column_inverse)
+                row_grad, column_grad = _cosine_gradients(rows, columns, layout, sums, ctx.temperature, scratch)
+                for grad, order, unit, unit_grad, inverse in (
+                    (visible_grad[pair], visible_order[pair], rows, row_grad, row_inverse),
+                    (infrared_grad[pair], infrared_order[pair], columns, column_grad, column_inverse),
+                ):
+                    # Through the normalisation: the part of the gradient along the unit vector does not count.
+                    along = (unit * unit_grad).sum(0)
+                    unit_grad.addcmul_(unit, along, value=-1).mul_(inverse * scale)
+                    grad.view(grad.shape[0], -1)[:, order] = unit_grad.to(grad.dtype)
+        return visible_grad, infrared_grad, None, None, None, None
+
+
+def _precision(maps: Tensor) -> torch.dtype:
+    return torch.promote_types(maps.dtype, torch.float32)
+
+
+def _empty_gradient(maps: Tensor) -> Tensor:
+    channels_last = maps.is_contiguous(memory_format=torch.channels_last)
+    return torch.empty_like(maps, memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+
+
+def _unit_pixels(maps: Tensor, order: Tensor, inverse: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """(C, H, W) to the unit vectors of the sorted pixels (C, H * W), and the inverse of their lengths (0 for none)."""
+    pixels = maps.flatten(1).index_select(1, order).to(_precision(maps))
+    if inverse is None:
+        length = pixels.square().sum(0).sqrt()
+        inverse = torch.where(length > 0, 1 / length, 0)
+    return pixels.mul_(inverse), inverse
+
+
+def _scratch(visible: Tensor, infrared: Tensor) -> Tensor:
+    """Memory for the largest block: one for all, because fresh pages cost as much as the arithmetic on them."""
+    rows, columns = visible[0, 0].numel(), infrared[0, 0].numel()
+    size = max(columns, min(_BLOCK_ELEMENTS, rows * columns))
+    return visible.new_empty(size, dtype=_precision(visible))
+
+
+def _blocks(rows: Tensor, columns: Tensor, layout: _Layout, scratch: Tensor) -> Iterator[tuple[int, int, Tensor]]:
+    """Yield (first row, end row, exponentials); rows that do not count meet only the columns that do."""
+    for start, end, width in (
+        (0, layout.rows, columns.shape[1]),
+        (layout.rows, rows.shape[1], layout.columns),
+    ):
+        step = max(1, _BLOCK_ELEMENTS // max(width, 1))
+        for first in range(start, end if width else start, step):
+            last = min(first + step, end)
+            block = scratch[: (last - first) * width].view(last - first, width)
+            yield first, last, torch.mm(rows[:, first:last].t(), columns[:, :width], out=block).exp_()
+
+
+def _segments_within(layout: _Layout, first: int, last: int) -> Iterator[tuple[slice, slice, slice]]:
+    """Yield, for each part in the rows of a block: its rows, the same counted in the block, its columns."""
+    for segment in layout.segments:
+        start, end = max(segment.first_row, first), min(segment.end_row, last)
+        if start < end:
+            yield (
+                slice(start, end),
+                slice(start - first, end - first),
+                slice(segment.first_column, segment.end_column),
+            )
+
+
+def _sum_exponentials(
+    rows: Tensor, columns: Tensor, layout: _Layout, scratch: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """For the rows that count, sums over all columns and over those of the same part; for the columns likewise."""
+    row_all, row_same = rows.new_zeros(2, layout.rows).unbind()
+    column_all, column_same = rows.new_zeros(2, layout.columns).unbind()
+    for first, last, exponentials in _blocks(rows, columns, layout, scratch):
+        if last <= layout.rows:
+            row_all[first:last] = exponentials.sum(1)
+        column_all += exponentials[:, : layout.columns].sum(0)
+        for part_rows, block_rows, part_columns in _segments_within(layout, first, last):
+            same = exponentials[block_rows, part_columns]
+            row_same[part_rows] = same.sum(1)
+            column_same[part_columns] += same.sum(0)
+    return row_all, row_same, column_all, column_same
+
+
+def _cosine_gradients(
+    rows: Tensor,
+    columns: Tensor,
+    layout: _Layout,
+    sums: tuple[Tensor, Tensor, Tensor, Tensor],
+    temperature: float,
+    scratch: list[Tensor],
+) -> tuple[Tensor, Tensor]:
+    """Gradients of the sum of all terms with respect to the unit vectors.
+
+    The derivative with respect to s(u, v) / t is
+    exp(s / t) * (1 / all_u + 1 / all_v - [same part](1 / same_u + 1 / same_v)), without the inverses of pixels that
+    do not count.
+    """
+    row_all, row_same, column_all, column_same = (values.reciprocal() for values in sums)
+    row_all = torch.cat([row_all, row_all.new_zeros(rows.shape[1] - layout.rows)])
+    column_all = torch.cat([column_all, column_all.new_zeros(columns.shape[1] - layout.columns)])
+    row_grad, column_grad = torch.empty_like(rows), torch.zeros_like(columns)
+    row_grad[:, layout.rows :] = 0
+    scaled = rows / temperature
+    for first, last, exponentials in _blocks(scaled, columns, layout, scratch[0]):
+        width = exponentials.shape[1]
+        weight = scratch[1][: exponentials.numel()].view_as(exponentials)
+        torch.add(row_all[first:last, None], column_all[:width], out=weight)
+        for part_rows, block_rows, part_columns in _segments_within(layout, first, last):
+            weight[block_rows, part_columns] -= row_same[part_rows, None] + column_same[part_columns]
+        weight.mul_(exponentials)
+        row_grad[:, first:last] = torch.mm(columns[:, :width], weight.t())
+        column_grad[:, :width].addmm_(scaled[:, first:last], weight)
+    return row_grad.div_(temperature), column_grad
