@@ -1,31 +1,34 @@
 """Datasets, samples, batches and the cross-modality DataModule."""
 
-from __future__ import annotations
-
 from vireid_lightning.data.batch import INFRARED, MODALITIES, UNKNOWN, VISIBLE, Batch, Sample
+from vireid_lightning.data.cache import ImageCache
+from vireid_lightning.data.datamodule import CrossModalityDataModule
 from vireid_lightning.data.dataset import ReIDDataset, Split
-from vireid_lightning.data.llcm import LLCM
-from vireid_lightning.data.manifest import Manifest
-from vireid_lightning.data.market1501 import Market1501
-from vireid_lightning.data.msmt17 import MSMT17
-from vireid_lightning.data.regdb import RegDB
+from vireid_lightning.data.images import BadImageError, ImageFiles, read_image, resize_image
+from vireid_lightning.data.sampler import Draw, EvaluationSampler, IdentitySampler
 from vireid_lightning.data.sysu_mm01 import SYSUMM01
-from vireid_lightning.data.sysu_mm02 import SYSUMM02
+from vireid_lightning.data.transforms import PIPELINES, Augmentation, TrainTransform
 
 __all__ = [
     "INFRARED",
-    "LLCM",
     "MODALITIES",
-    "MSMT17",
+    "PIPELINES",
     "SYSUMM01",
-    "SYSUMM02",
     "UNKNOWN",
     "VISIBLE",
+    "Augmentation",
+    "BadImageError",
     "Batch",
-    "Manifest",
-    "Market1501",
+    "CrossModalityDataModule",
+    "Draw",
+    "EvaluationSampler",
+    "IdentitySampler",
+    "ImageCache",
+    "ImageFiles",
     "ReIDDataset",
-    "RegDB",
     "Sample",
     "Split",
+    "TrainTransform",
+    "read_image",
+    "resize_image",
 ]
