@@ -1,0 +1,97 @@
+"""Permutation recovery of MMGL: find the order in which an image's stripes were shuffled."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from vireid_lightning.errors import VIReIDError
+
+
+def sinkhorn(logits: Tensor, *, rounds: int = 20, temperature: float = 1.0) -> Tensor:
+    """Turn square matrices of scores into (nearly) doubly stochastic ones by Sinkhorn's normalisation.
+
+    exp(logits / temperature), whose rows and then columns are divided by their sums, ``rounds`` times. Done on the
+    logarithms, where one division is one log-softmax: nothing overflows, whatever the logits. Columns sum to 1 exactly
+    (to rounding). Rows do in the limit; scores that differ by much more than the temperature take more rounds.
+
+    Args:
+        logits: (..., d, d) of any floating type; computed in float32, also under autocast (float64 for float64).
+        rounds: Number of normalisations of rows and columns, 1 or more.
+        temperature: Above 0; towards 0 the result tends to a permutation matrix.
+
+    Returns:
+        (..., d, d), entries in [0, 1].
+
+    Raises:
+        VIReIDError: If the matrices are not square, ``rounds`` is below 1 or the temperature not above 0.
+
+    Example:
+        >>> sinkhorn(torch.tensor([[9.0, 0.0], [0.0, 9.0]])).round()
+        tensor([[1., 0.],
+                [0., 1.]])
+    """
+    if logits.ndim < 2 or logits.shape[-1] != logits.shape[-2]:
+        raise VIReIDError(f"sinkhorn needs square matrices (..., d, d) and got the shape {tuple(logits.shape)}.")
+    if rounds < 1 or temperature <= 0:
+        raise VIReIDError(f"sinkhorn needs 1 round or more and a temperature above 0, not {rounds} and {temperature}.")
+    with torch.autocast(logits.device.type, enabled=False):
+        logarithm = logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature
+        for _ in range(rounds):
+            logarithm = logarithm.log_softmax(-1).log_softmax(-2)
+        return logarithm.exp()
+
+
+def permutation_recovery_loss(logits: Tensor, order: Tensor, *, rounds: int = 20, temperature: float = 1.0) -> Tensor:
+    """Permutation recovery loss of MMGL (Wan et al., IEEE TIFS 2023).
+
+    The mean squared error between P_hat = ``sinkhorn(logits)`` and the true permutation matrix P, where P[i, s] is 1
+    if place i of the shuffled image shows stripe s and 0 otherwise. It lies in [0, 2 / d]: 0 if every order is
+    recovered for certain, (d - 1) / d^2 if P_hat says nothing (all entries 1 / d).
+
+    Args:
+        logits: (B, d, d), scores of "place i shows stripe s". Any floating type; computed in float32.
+        order: (B, d) int64, each row a permutation of 0 to d - 1: the stripe that each place shows.
+        rounds: Rounds of Sinkhorn's normalisation.
+        temperature: Temperature of Sinkhorn's normalisation.
+
+    Returns:
+        A scalar; 0, with gradients of 0, for an empty batch.
+
+    Raises:
+        VIReIDError: If the shapes do not fit together.
+
+    Example:
+        >>> order = torch.tensor([[2, 0, 1]])
+        >>> permutation_recovery_loss(50 * permutation_matrix(order), order).item() < 1e-6
+        True
+    """
+    if logits.ndim != 3 or logits.shape[:2] != order.shape:
+        raise VIReIDError(
+            f"permutation_recovery_loss needs logits (B, d, d) and orders (B, d), and got {tuple(logits.shape)} and "
+            f"{tuple(order.shape)}."
+        )
+    soft = sinkhorn(logits, rounds=rounds, temperature=temperature)
+    # A sum: the mean of an empty batch would be NaN.
+    return (soft - permutation_matrix(order).to(soft)).square().sum() / max(soft.numel(), 1)
+
+
+def permutation_matrix(order: Tensor) -> Tensor:
+    """Return the 0/1 matrices P (B, d, d) int64 of orders (B, d): P[b, i, s] = 1 where ``order[b, i]`` is s."""
+    return F.one_hot(order, order.shape[-1])
+
+
+def recover_order(soft: Tensor) -> Tensor:
+    """Return the most likely order under soft permutation matrices: the exact linear assignment.
+
+    Args:
+        soft: (B, d, d), such as :func:`sinkhorn` returns.
+
+    Returns:
+        (B, d) int64 on the same device: the permutation with the largest sum of entries. Waits for the device once.
+    """
+    matrices = soft.detach().double().cpu().numpy()
+    orders = [torch.from_numpy(linear_sum_assignment(matrix, maximize=True)[1]) for matrix in matrices]
+    return torch.stack(orders).to(soft.device) if orders else torch.empty(soft.shape[:2], dtype=torch.long)

@@ -1,0 +1,136 @@
+"""Horizontal stripes of images and maps: shuffling and its inverse, pooling, and the two heads of MMGL."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vireid_lightning.errors import VIReIDError
+
+
+def shuffle_stripes(images: Tensor, order: Tensor) -> Tensor:
+    """Rearrange the horizontal stripes of each image, on the device that holds them.
+
+    Args:
+        images: (B, C, H, W) of any type; d must divide H.
+        order: (B, d) int64, each row a permutation of 0 to d - 1: place i of the result shows stripe ``order[b, i]``.
+
+    Returns:
+        (B, C, H, W), channels last in memory. ``shuffle_stripes(result, invert_order(order))`` gives ``images`` back.
+
+    Raises:
+        VIReIDError: If d does not divide H.
+
+    Example:
+        >>> shuffle_stripes(torch.arange(3).view(1, 1, 3, 1), torch.tensor([[2, 0, 1]])).flatten().tolist()
+        [2, 0, 1]
+    """
+    stripes = order.shape[1]
+    require_stripes(images.shape[2], stripes)
+    # Channels last, as the backbone runs: a stripe is then one piece of memory, and copying is three times as fast.
+    pieces = images.permute(0, 2, 3, 1).unflatten(1, (stripes, -1))
+    shuffled = pieces[torch.arange(len(images), device=images.device).unsqueeze(1), order]
+    return shuffled.flatten(1, 2).permute(0, 3, 1, 2)
+
+
+def invert_order(order: Tensor) -> Tensor:
+    """Return the orders (B, d) that undo ``order``."""
+    return order.argsort(1)
+
+
+def draw_orders(count: int, stripes: int, seed: Sequence[int]) -> Tensor:
+    """Return (count, stripes) int64 on the CPU: independent uniform permutations that follow from ``seed`` alone.
+
+    Args:
+        count: Number of orders.
+        stripes: Number of stripes.
+        seed: Integers from 0, such as (seed, epoch, rank, step); every other sequence gives other draws.
+    """
+    # The generator of torch takes one number; numpy's seed sequence mixes several without collisions of their sums.
+    mixed = int(np.random.SeedSequence(list(seed)).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    generator = torch.Generator().manual_seed(mixed)
+    return torch.rand(count, stripes, dtype=torch.float64, generator=generator).argsort(1)
+
+
+def require_stripes(height: int, stripes: int, *, stride: int = 1) -> None:
+    """Check that an image's height, and that of its map, can be cut into equal stripes.
+
+    Args:
+        height: Height of the image in pixels.
+        stripes: Number of stripes.
+        stride: Stride of the map whose rows are cut too, ``height / stride`` of them, rounded up. 1: there is none.
+
+    Raises:
+        VIReIDError: If it cannot; names the nearest heights that can.
+    """
+    rows = -(-height // stride)
+    if height % stripes == 0 and rows % stripes == 0:
+        return
+    what = f"the {rows} rows of its map of stride {stride}" if height % stripes == 0 else "it"
+    unit = stripes * stride
+    below = max(height // unit, 1) * unit
+    raise VIReIDError(
+        f"An image height of {height} does not fit {stripes} stripes, which do not divide {what}; set image_size to a "
+        f"height that is a multiple of {unit}, such as {below} or {below + unit}."
+    )
+
+
+def pool_stripes(maps: Tensor, stripes: int) -> Tensor:
+    """Average each horizontal stripe of feature maps.
+
+    Args:
+        maps: (B, C, H, W); ``stripes`` must divide H.
+        stripes: Number of stripes.
+
+    Returns:
+        (B, C, stripes), top first.
+
+    Raises:
+        VIReIDError: If ``stripes`` does not divide H.
+    """
+    if maps.shape[2] % stripes:
+        raise VIReIDError(
+            f"A map of {maps.shape[2]} rows cannot be cut into {stripes} equal stripes; give images of another height."
+        )
+    return maps.unflatten(2, (stripes, -1)).mean((3, 4))
+
+
+class PermutationHead(nn.Module):
+    """Scores "place i shows stripe s" from a map: global average pooling and one linear layer (MMGL).
+
+    Args:
+        channels: Channels of the map.
+        stripes: d.
+    """
+
+    def __init__(self, channels: int, stripes: int) -> None:
+        super().__init__()
+        self.stripes = stripes
+        self.linear = nn.Linear(channels, stripes * stripes)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Return the scores (B, d, d) of maps (B, C, H, W)."""
+        return self.linear(maps.mean((2, 3))).unflatten(1, (self.stripes, self.stripes))
+
+
+class PartHead(nn.Module):
+    """Part features from a map: average pooling of each stripe, a 1x1 convolution, L2 normalisation (MMGL).
+
+    Args:
+        channels: Channels of the map.
+        stripes: d.
+        dimension: Length of a part feature.
+    """
+
+    def __init__(self, channels: int, stripes: int, dimension: int) -> None:
+        super().__init__()
+        self.stripes = stripes
+        self.project = nn.Conv1d(channels, dimension, 1)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Return the part features (B, d, dimension) float32 of maps (B, C, H, W)."""
+        return F.normalize(self.project(pool_stripes(maps, self.stripes)).float(), dim=1).transpose(1, 2)
