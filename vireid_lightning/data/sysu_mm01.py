@@ -122,7 +122,8 @@ class SYSUMM01(ReIDDataset):
         Queries are all images of the infrared cameras 3 and 6. ``official`` galleries follow ``rand_perm_cam.mat``:
         trial t takes the first (or the first ten) image numbers of row t. ``seeded`` galleries, single-shot only,
         are drawn as AGW and most later code draw them. Both have ten trials; queries of camera 3 skip camera 2; the
-        CMC curve counts identities.
+        CMC curve counts identities. Indoor search is left out where the split has no image of cameras 1 and 2, as
+        the dataset's val identities, which were seen outdoors only.
 
         Args:
             samples: All images of the split, from :meth:`samples` or from saved embeddings.
@@ -136,12 +137,7 @@ class SYSUMM01(ReIDDataset):
         positions = positions_by_path(self.name, samples)
         orders = self._read_orders(split)
         # A seeded draw depends on every visible image, and each infrared image is a query: all of them are needed.
-        listed = [
-            Sample(_path(camera, identity, number), identity, CAMERA_MODALITY[camera], camera)
-            for (identity, camera), order in orders.items()
-            for number in np.sort(order[0]).tolist()
-        ]
-        expected_positions(self.name, samples, positions, listed)
+        expected_positions(self.name, samples, positions, _listed(orders))
         selected = np.isin(columns.identity, self._identities[split])
         query = np.flatnonzero(selected & (columns.modality == INFRARED))
         visible = np.flatnonzero(selected & (columns.modality == VISIBLE)).tolist()
@@ -164,8 +160,14 @@ class SYSUMM01(ReIDDataset):
             )
             return check_protocol(self.name, built, columns)
 
-        official = [protocol(mode, shot, "official") for mode in GALLERY_CAMERAS for shot in SHOTS]
-        return official + [protocol(mode, "single", "seeded") for mode in GALLERY_CAMERAS]
+        filmed = {camera for _, camera in orders}
+        modes = [mode for mode, cameras in GALLERY_CAMERAS.items() if mode == "all" or filmed & set(cameras)]
+        official = [protocol(mode, shot, "official") for mode in modes for shot in SHOTS]
+        return official + [protocol(mode, "single", "seeded") for mode in modes]
+
+    def listed(self, split: Split) -> list[Sample]:
+        """Return every image of a split that ``rand_perm_cam.mat`` lists, whether it is on disk or not."""
+        return _listed(self._read_orders(split))
 
     def _read_identities(self, part: str) -> list[int]:
         """Read ``exp/{part}_id.txt``, or the ``.mat`` file where there is no text file."""
@@ -219,6 +221,15 @@ class SYSUMM01(ReIDDataset):
             ],
             dtype=np.int64,
         )
+
+
+def _listed(orders: dict[tuple[int, int], NDArray[np.int64]]) -> list[Sample]:
+    """Return the images of the matrices of :meth:`SYSUMM01._read_orders`."""
+    return [
+        Sample(_path(camera, identity, number), identity, CAMERA_MODALITY[camera], camera)
+        for (identity, camera), order in orders.items()
+        for number in np.sort(order[0]).tolist()
+    ]
 
 
 def _path(camera: int, identity: int, number: int) -> str:

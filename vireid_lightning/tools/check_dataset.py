@@ -1,0 +1,105 @@
+"""Compare a dataset's folder with what its authors published, and say what to do about each fault.
+
+Exit code 0: nothing wrong; 1: faults were found and are listed; 2: there is no such dataset, folder or index file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from vireid_lightning.errors import VIReIDError, did_you_mean
+
+if TYPE_CHECKING:
+    from vireid_lightning.data.checks import DatasetReport
+    from vireid_lightning.data.dataset import ReIDDataset
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of ``vireid check-dataset``."""
+    names = "SYSUMM01, RegDB, LLCM, SYSUMM02, Market1501, MSMT17 or Manifest"
+    parser.add_argument("dataset", metavar="DATASET", help=names)
+    parser.add_argument("root", metavar="ROOT", help="the dataset's folder; of a Manifest, the CSV file")
+    parser.add_argument("--trial", type=int, help="which split of RegDB, from 1 to 10 (default: 1)")
+    parser.add_argument(
+        "--deep", action="store_true", help="decode every image instead of only looking for empty files"
+    )
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Check the dataset, print the report, and exit with 1 where something is wrong."""
+    from vireid_lightning.data.checks import check_dataset
+
+    report = check_dataset(_open(arguments.dataset, arguments.root, arguments.trial), deep=arguments.deep)
+    if arguments.json:
+        print(json.dumps(asdict(report), indent=2))
+    else:
+        _show(report)
+    if report.faults:
+        sys.exit(1)
+
+
+def _open(name: str, root: str, trial: int | None) -> ReIDDataset:
+    """Open a dataset by the name of its class."""
+    from vireid_lightning import data
+
+    classes = {
+        "SYSUMM01": data.SYSUMM01,
+        "RegDB": data.RegDB,
+        "LLCM": data.LLCM,
+        "SYSUMM02": data.SYSUMM02,
+        "Market1501": data.Market1501,
+        "MSMT17": data.MSMT17,
+        "Manifest": data.Manifest,
+    }
+    if name not in classes:
+        raise VIReIDError(
+            f"There is no dataset {name!r}; the datasets are {', '.join(classes)}.{did_you_mean(name, classes)}"
+        )
+    if trial is not None and name != "RegDB":
+        raise VIReIDError(f"{name} has one split, so --trial means nothing to it; leave it out.")
+    if name == "SYSUMM01":  # its three parts apart
+        return data.SYSUMM01(root, train="train", validation="val")
+    if trial is not None:
+        return data.RegDB(root, trial=trial)
+    return classes[name](root)
+
+
+def _show(report: DatasetReport) -> None:
+    """Print the report as a table and a list of faults."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console()
+    table = Table(title=f"{report.dataset} in {escape(report.root)}")
+    for column in ("Split", "Count", "Camera"):
+        table.add_column(column)
+    for column in ("Expected", "Found"):
+        table.add_column(column, justify="right")
+    for count in report.counts:
+        camera = "" if count.what == "identities" else {None: "all", -1: "unknown"}.get(count.camera, count.camera)
+        differs = count.expected not in (None, count.found)
+        table.add_row(
+            count.split,
+            count.what,
+            str(camera),
+            "" if count.expected is None else f"{count.expected:,}",
+            f"{count.found:,}",
+            style="red" if differs else None,
+        )
+    console.print(table)
+    for note in report.notes:
+        console.print(f"Note: {note}", markup=False)
+    for number, fault in enumerate(report.faults, start=1):
+        console.print(f"Fault {number}: {fault.problem}", style="red", markup=False)
+        console.print(f"  To do: {fault.remedy}", markup=False)
+    if report.decoded:
+        console.print(f"Decoded {report.decoded:,} images.")
+    if report.fingerprint:
+        console.print(f"Fingerprint: {report.fingerprint}")
+    console.print(f"Faults: {len(report.faults)}." if report.faults else "No faults.")
