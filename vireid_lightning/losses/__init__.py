@@ -1,12 +1,32 @@
 """Losses, one a file, as functions on tensors."""
 
+from vireid_lightning.losses.batch_hard_triplet import batch_hard_triplet_loss
+from vireid_lightning.losses.center_cluster import center_cluster_loss
+from vireid_lightning.losses.cycle_contrastive import cycle_contrastive_loss
 from vireid_lightning.losses.dense_contrastive import dense_contrastive_loss
+from vireid_lightning.losses.distances import euclidean_distances
+from vireid_lightning.losses.modality_identity import modality_identity_loss
+from vireid_lightning.losses.mutual_mean import ModalityClassifiers, mean_rate, mutual_mean_loss
+from vireid_lightning.losses.permutation_recovery import permutation_recovery_loss, recover_order, sinkhorn
 from vireid_lightning.losses.pixel_classification import continuity_loss, pixel_classification_loss
+from vireid_lightning.losses.separation import separation_loss
 from vireid_lightning.losses.weighted_regularized_triplet import weighted_regularized_triplet_loss
 
 __all__ = [
+    "ModalityClassifiers",
+    "batch_hard_triplet_loss",
+    "center_cluster_loss",
     "continuity_loss",
+    "cycle_contrastive_loss",
     "dense_contrastive_loss",
+    "euclidean_distances",
+    "mean_rate",
+    "modality_identity_loss",
+    "mutual_mean_loss",
+    "permutation_recovery_loss",
     "pixel_classification_loss",
+    "recover_order",
+    "separation_loss",
+    "sinkhorn",
     "weighted_regularized_triplet_loss",
 ]

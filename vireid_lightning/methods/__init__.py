@@ -2,6 +2,7 @@
 
 from vireid_lightning.methods.base import ReIDModule
 from vireid_lightning.methods.checkpoint import load_method
+from vireid_lightning.methods.mpanet import MPANet
 from vireid_lightning.methods.optimization import Optimization
 
-__all__ = ["Optimization", "ReIDModule", "load_method"]
+__all__ = ["MPANet", "Optimization", "ReIDModule", "load_method"]

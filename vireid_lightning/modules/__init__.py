@@ -1,5 +1,41 @@
 """The networks' parts that methods are built from."""
 
 from vireid_lightning.modules.backbone import Backbone, ModalityRows, PerModality
+from vireid_lightning.modules.modality_alleviation import ModalityAlleviation
+from vireid_lightning.modules.neck import BNNeck
+from vireid_lightning.modules.non_local import NonLocal, insert_non_local
+from vireid_lightning.modules.parts import (
+    PartAwareParsing,
+    PixelClassifiers,
+    predicted_mask,
+    rectify_parts,
+    require_part_rows,
+    shrink_mask,
+)
+from vireid_lightning.modules.pattern_alignment import PatternAlignment
+from vireid_lightning.modules.pooling import GeM, GlobalAveragePooling
+from vireid_lightning.modules.stripes import PartHead, PermutationHead, invert_order, pool_stripes, shuffle_stripes
 
-__all__ = ["Backbone", "ModalityRows", "PerModality"]
+__all__ = [
+    "BNNeck",
+    "Backbone",
+    "GeM",
+    "GlobalAveragePooling",
+    "ModalityAlleviation",
+    "ModalityRows",
+    "PartHead",
+    "PatternAlignment",
+    "PerModality",
+    "PermutationHead",
+    "invert_order",
+    "pool_stripes",
+    "shuffle_stripes",
+    "NonLocal",
+    "PartAwareParsing",
+    "PixelClassifiers",
+    "insert_non_local",
+    "predicted_mask",
+    "rectify_parts",
+    "require_part_rows",
+    "shrink_mask",
+]

@@ -1,0 +1,29 @@
+"""Identity classification with a classifier for each modality, as in MPANet."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vireid_lightning.data.batch import INFRARED, VISIBLE
+from vireid_lightning.precision import in_float32
+
+
+@in_float32
+def modality_identity_loss(logits: Tensor, identity: Tensor, modality: Tensor) -> Tensor:
+    """Return the sum over the two modalities of the mean cross-entropy of a modality's images.
+
+    A modality without images in the batch adds 0.
+
+    Args:
+        logits: (N, C) from the classifier of each image's own modality.
+        identity: (N,) int64 class indices.
+        modality: (N,) int64, 0 visible, 1 infrared, in any order.
+
+    Returns:
+        Scalar, float32 (float64 for float64 logits).
+    """
+    entropy = F.cross_entropy(logits, identity, reduction="none")
+    masks = torch.stack([modality == VISIBLE, modality == INFRARED])
+    return ((masks * entropy).sum(dim=1) / masks.sum(dim=1).clamp(min=1)).sum()

@@ -1,0 +1,26 @@
+"""The separation loss of MPANet's pattern alignment module."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from vireid_lightning.precision import in_float32
+
+
+@in_float32
+def separation_loss(masks: Tensor) -> Tensor:
+    """Keep the pattern masks of an image from covering the same pixels (Wu et al., CVPR 2021).
+
+    The mean, over the batch's images and the L (L - 1) / 2 pairs l < k of masks, of the inner product over pixels
+    <M_l, M_k>. With a single mask there is no pair and the loss is 0.
+
+    Args:
+        masks: (B, L, H, W), values in (0, 1).
+
+    Returns:
+        Scalar, float32 (float64 for float64 masks).
+    """
+    batch, parts = masks.shape[:2]
+    # Twice the sum over pairs is the square of the sum less the sum of the squares, pixel by pixel.
+    overlap = (masks.sum(dim=1).square() - masks.square().sum(dim=1)).sum() / 2
+    return overlap / (batch * max(parts * (parts - 1) // 2, 1))

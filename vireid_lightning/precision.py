@@ -1,0 +1,38 @@
+"""Arithmetic that must not run in half precision, whatever the trainer's."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, ParamSpec
+
+import torch
+from torch import Tensor
+
+_P = ParamSpec("_P")
+
+
+def widen(tensor: Tensor) -> Tensor:
+    """Return a float16 or bfloat16 tensor as float32, any other as it is.
+
+    Example:
+        >>> widen(torch.zeros(2, dtype=torch.bfloat16)).dtype, widen(torch.zeros(2, dtype=torch.float64)).dtype
+        (torch.float32, torch.float64)
+    """
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+def in_float32(function: Callable[_P, Tensor]) -> Callable[_P, Tensor]:
+    """Run a function of tensors outside autocast, with its half-precision tensors as float32 (float64 stays)."""
+
+    @functools.wraps(function)
+    def wrapped(*args: _P.args, **kwargs: _P.kwargs) -> Tensor:
+        device = next(value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)).device
+        with torch.autocast(device.type, enabled=False):
+            return function(*map(_widen_any, args), **{name: _widen_any(value) for name, value in kwargs.items()})
+
+    return wrapped
+
+
+def _widen_any(value: Any) -> Any:
+    return widen(value) if isinstance(value, Tensor) else value
