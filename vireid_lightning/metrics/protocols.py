@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 #: both cameras are known.
 Removal = Literal["none", "sysu", "same-camera"]
 
+#: The pair of cameras of rule ``sysu``.
+SYSU_QUERY_CAMERA, SYSU_GALLERY_CAMERA = 3, 2
+
 #: What a rank of the CMC curve counts: ``identity`` keeps the best-ranked image of each gallery identity only,
 #: ``image`` counts every gallery image. mAP and mINP always count images.
 CMC = Literal["identity", "image"]

@@ -1,0 +1,203 @@
+"""Embeddings with what is known of their images: what the metrics score, from a model, a file or plain tensors."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from vireid_lightning.data.batch import UNKNOWN, Sample
+from vireid_lightning.errors import VIReIDError
+
+_CHECKED_AT_ONCE = 2**24  # values looked at per step when looking for NaN, so that a memory-mapped file stays on disk
+
+
+class Embeddings:
+    """N embeddings and the labels of their images.
+
+    Args:
+        embedding: (N, D) floating point tensor or array; a memory-mapped array is read in pieces. Scored in float32.
+        identity: (N,) identity numbers, -1 unknown.
+        camera: (N,) camera numbers, -1 unknown; None: all unknown.
+        modality: (N,) 0 visible, 1 infrared; None where it does not matter.
+        path: N paths relative to the dataset's root, or None.
+        source: What error messages call it.
+
+    Raises:
+        VIReIDError: For shapes that do not fit together, or a NaN or infinite value (the first image is named).
+
+    Example:
+        >>> gallery = Embeddings(torch.eye(3), identity=[4, 5, 6], camera=[1, 1, 2])
+        >>> len(gallery), gallery.size
+        (3, 3)
+    """
+
+    def __init__(
+        self,
+        embedding: Tensor | np.ndarray,
+        identity: Tensor | np.ndarray | Sequence[int],
+        camera: Tensor | np.ndarray | Sequence[int] | None = None,
+        modality: Tensor | np.ndarray | Sequence[int] | None = None,
+        path: Sequence[str] | None = None,
+        *,
+        source: str = "the embeddings",
+    ) -> None:
+        if not isinstance(embedding, Tensor):
+            embedding = np.asanyarray(embedding)
+        self.embedding, self.source = embedding, source
+        if embedding.ndim != 2 or 0 in embedding.shape:
+            raise VIReIDError(
+                f"{source}: the array 'embedding' has shape {tuple(embedding.shape)}; give (images, values), one row for "
+                "each image."
+            )
+        floating = embedding.is_floating_point() if isinstance(embedding, Tensor) else embedding.dtype.kind == "f"
+        if not floating:
+            raise VIReIDError(f"{source}: the array 'embedding' holds {embedding.dtype}; give floating point values.")
+        unknown = torch.full((len(embedding),), UNKNOWN)
+        self.identity = self._labels("identity", identity)
+        self.camera = unknown if camera is None else self._labels("camera", camera)
+        self.modality = unknown if modality is None else self._labels("modality", modality)
+        self.path = None if path is None else [str(name) for name in path]
+        if self.path is not None and len(self.path) != len(embedding):
+            raise VIReIDError(f"{source}: {len(self.path)} paths for {len(embedding)} embeddings; give one for each.")
+        self._check_finite()
+
+    def __len__(self) -> int:
+        return len(self.embedding)
+
+    @property
+    def size(self) -> int:
+        """Number of values of one embedding."""
+        return int(self.embedding.shape[1])
+
+    @property
+    def device(self) -> torch.device:
+        """Where the embeddings lie, and so where they are scored."""
+        return self.embedding.device if isinstance(self.embedding, Tensor) else torch.device("cpu")
+
+    def rows(self, index: Tensor, distance: str) -> Tensor:
+        """Return float32 copies of some rows, L2-normalised where ``distance`` is cosine."""
+        if isinstance(self.embedding, Tensor):
+            values = self.embedding.index_select(0, index.to(self.device)).float()
+        else:
+            values = torch.from_numpy(np.ascontiguousarray(self.embedding[index.numpy()], dtype=np.float32))
+        return functional.normalize(values, dim=1) if distance == "cosine" else values
+
+    def samples(self) -> list[Sample]:
+        """Return what a dataset builds its protocols from.
+
+        Raises:
+            VIReIDError: Where the paths are not known.
+        """
+        if self.path is None:
+            raise VIReIDError(f"{self.source}: the images' paths are not known, and the protocols are built from them.")
+        labels = zip(self.path, self.identity.tolist(), self.modality.tolist(), self.camera.tolist())
+        return [Sample(*label) for label in labels]
+
+    def save(self, path: str | Path) -> None:
+        """Write an .npz file with the arrays embedding, identity, camera, modality and path, whole or not at all."""
+        arrays = {
+            "embedding": self.embedding.float().cpu().numpy() if isinstance(self.embedding, Tensor) else self.embedding,
+            "identity": self.identity.numpy(),
+            "camera": self.camera.numpy(),
+            "modality": self.modality.numpy(),
+            "path": np.array(self.path if self.path is not None else [""] * len(self), dtype=np.str_),
+        }
+        with atomic_write(path) as file:
+            np.savez(file, **arrays)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Embeddings:
+        """Read what :meth:`save`, ``lightning predict`` or another program wrote.
+
+        Raises:
+            VIReIDError: Where the file is missing or no .npz, lacks an array, or holds values that cannot be scored.
+        """
+        names = ("embedding", "identity", "camera", "modality", "path")
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                if not isinstance(file, np.lib.npyio.NpzFile):
+                    raise VIReIDError(f"{path} is a single array; give an .npz file with the arrays {', '.join(names)}.")
+                missing = [name for name in names if name not in file.files]
+                if missing:
+                    found = ", ".join(file.files) or "none"
+                    raise VIReIDError(
+                        f"{path} lacks the array '{missing[0]}' (found: {found}); `lightning predict` writes all of "
+                        f"{', '.join(names)}."
+                    )
+                arrays: dict[str, Any] = {name: file[name] for name in names}
+        except FileNotFoundError:
+            raise VIReIDError(f"{path} does not exist; `lightning predict` writes embeddings.npz.") from None
+        except (OSError, EOFError, zipfile.BadZipFile, ValueError) as error:
+            if isinstance(error, VIReIDError):
+                raise
+            raise VIReIDError(f"{path} cannot be read as an .npz file of plain arrays: {error}.") from error
+        if arrays["path"].dtype.kind not in "US":
+            raise VIReIDError(f"{path}: the array 'path' holds {arrays['path'].dtype}; give strings.")
+        if arrays["path"].dtype.kind == "S":
+            arrays["path"] = np.char.decode(arrays["path"], "utf-8")
+        arrays["path"] = arrays["path"].reshape(-1).tolist()
+        embeddings = cls(**arrays, source=str(path))
+        strange = [value for value in embeddings.modality.unique().tolist() if value not in (0, 1)]
+        if strange:
+            raise VIReIDError(f"{path}: the array 'modality' holds {strange[0]}; give 0 for visible, 1 for infrared.")
+        return embeddings
+
+    def _labels(self, name: str, values: Any) -> Tensor:
+        labels = torch.as_tensor(values).cpu()
+        if labels.shape != (len(self.embedding),):
+            raise VIReIDError(
+                f"{self.source}: the array '{name}' has shape {tuple(labels.shape)}, but there are "
+                f"{len(self.embedding)} embeddings; give one {name} for each."
+            )
+        if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+            raise VIReIDError(f"{self.source}: the array '{name}' holds {labels.dtype}; give whole numbers.")
+        return labels.long()
+
+    def _check_finite(self) -> None:
+        step = max(1, _CHECKED_AT_ONCE // self.size)
+        bad: list[int] = []
+        for start in range(0, len(self), step):
+            part = self.embedding[start : start + step]
+            values = part if isinstance(part, Tensor) else torch.from_numpy(np.array(part))
+            # One sum is quicker than a test of every value; it is not finite where any of them is not.
+            if not bool(torch.isfinite(values.sum(dtype=torch.float64))):
+                bad += (~torch.isfinite(values).all(dim=1)).nonzero().squeeze(1).add(start).tolist()
+        if bad:
+            names = [f"'{self.path[row]}'" if self.path is not None else f"row {row}" for row in bad[:3]]
+            raise VIReIDError(
+                f"{self.source}: {len(bad)} of {len(self)} embeddings hold NaN or infinity, the first of them "
+                f"{', '.join(names)}; look at the model's outputs (or its precision) for these images."
+            )
+
+
+class atomic_write:  # noqa: N801
+    """Open a file beside ``path`` for writing bytes, and move it into place when all went well.
+
+    Example:
+        >>> with atomic_write("results.json") as file:  # doctest: +SKIP
+        ...     file.write(b"{}")
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    def __enter__(self) -> Any:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.file = tempfile.NamedTemporaryFile(dir=self.path.parent, prefix=self.path.name, delete=False)  # noqa: SIM115
+        return self.file
+
+    def __exit__(self, kind: Any, *_: object) -> None:
+        self.file.close()
+        if kind is not None:
+            os.unlink(self.file.name)  # noqa: PTH108
+            return
+        Path(self.file.name).replace(self.path)
