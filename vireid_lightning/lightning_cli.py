@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from jsonargparse import Namespace
 from lightning.pytorch import callbacks as lightning_callbacks
 from lightning.pytorch import loggers
@@ -63,7 +61,6 @@ class VIReIDCLI(LightningCLI):
             args=args,
         )
 
-
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the callbacks that every run has."""
         parser.add_lightning_class_args(RetrievalMetrics, "retrieval")
@@ -119,4 +116,3 @@ class VIReIDCLI(LightningCLI):
             trainer.test(self.model, datamodule=self.datamodule, ckpt_path=path, weights_only=True)
         if trainer.is_global_zero:
             print(f"Logs, config and checkpoints: {trainer.log_dir}")
-

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
@@ -33,30 +36,47 @@ class RunSummary(Callback):
 
     @rank_zero_only
     def _print(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        console = self._console or Console()
         datamodule = trainer.datamodule
         if datamodule is None or not hasattr(datamodule, "summary"):
             return
-        summary = datamodule.summary(stage)
-        table = Table(title=f"{summary['dataset']} ({summary['root']})", title_justify="left")
-        for heading in ("split", "identities", "visible images", "infrared images", "cameras"):
-            table.add_column(heading, justify="left" if heading == "split" else "right")
+        console = self._console or Console()
+        summary = datamodule.summary()
+        table = Table(title=f"{summary['dataset']} in {datamodule.dataset.root}", title_justify="left")
+        table.add_column("split")
+        for heading in ("identities", "visible images", "infrared images", "cameras"):
+            table.add_column(heading, justify="right")
         for split, counts in summary["splits"].items():
-            cameras = ", ".join(map(str, counts["cameras"])) or "unknown"
-            numbers = (f"{counts[key]:,}" for key in ("identities", "visible", "infrared"))
-            table.add_row(split, *numbers, cameras)
+            numbers = (counts[key] for key in ("identities", "visible", "infrared", "cameras"))
+            table.add_row(split, *(f"{number:,}" for number in numbers))
         console.print(table)
-        parameters = sum(parameter.numel() for parameter in pl_module.parameters())
-        trainable = sum(parameter.numel() for parameter in pl_module.parameters() if parameter.requires_grad)
-        console.print(f"Method     {type(pl_module).__name__}, {parameters:,} parameters, {trainable:,} trainable")
-        if stage == "fit":
-            identities, images = summary["identities_per_batch"], summary["images_per_modality"]
-            total = 2 * identities * images * trainer.accumulate_grad_batches
-            console.print(
-                f"Batch      {identities} identities x ({images} visible + {images} infrared) over "
-                f"{trainer.world_size} process(es), effective batch {total}, "
-                f"batch normalisation over {2 * identities * images // trainer.world_size} images"
+        for name, text in _lines(trainer, pl_module, stage, summary):
+            console.print(f"{name:<12}{text}", highlight=False)
+
+
+def _lines(
+    trainer: Trainer, pl_module: LightningModule, stage: str, summary: dict[str, Any]
+) -> Iterator[tuple[str, str]]:
+    """Yield what a run's summary says below the table of its data."""
+    parameters = list(pl_module.parameters())
+    total = sum(parameter.numel() for parameter in parameters)
+    trainable = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
+    yield "Method", f"{type(pl_module).__name__}, {total:,} parameters, {trainable:,} of them trained"
+    if stage == "fit" and "steps_per_epoch" in summary:
+        identities, images = summary["identities_per_batch"], summary["images_per_modality"]
+        size, processes = 2 * identities * images, trainer.world_size
+        yield "Batch", f"{identities} identities x ({images} visible + {images} infrared) = {size} images"
+        if processes > 1 or trainer.accumulate_grad_batches > 1:
+            yield (
+                "",
+                f"{size // processes} on each of {processes} process(es), over which batch normalisation runs; "
+                f"{size * trainer.accumulate_grad_batches} images in an update of the weights",
             )
-            console.print(f"Schedule   {trainer.max_epochs} epochs x {summary['steps_per_epoch']} steps")
-        console.print(f"Precision  {trainer.precision}")
-        console.print(f"Protocol   {', '.join(summary['protocols'])}")
+        yield "Schedule", f"{trainer.max_epochs} epochs of {summary['steps_per_epoch']} steps"
+    yield "Precision", str(trainer.precision)
+    protocols = _protocols(trainer, stage)
+    yield ("Validation" if stage == "fit" else "Protocols"), ", ".join(protocols)
+
+
+def _protocols(trainer: Trainer, stage: str) -> list[str]:
+    """Return the names of the protocols that a stage scores."""
+    return [protocol.name for protocol in trainer.datamodule.protocols("test" if stage == "test" else "validate")]

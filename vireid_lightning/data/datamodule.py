@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any, Literal
 
 import cv2
@@ -16,11 +17,12 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from vireid_lightning.data.batch import Batch, Sample
+from vireid_lightning.data.batch import UNKNOWN, Batch, Sample
 from vireid_lightning.data.cache import ImageCache
 from vireid_lightning.data.dataset import ReIDDataset, Split
 from vireid_lightning.data.image_dataset import EvaluationImages, TrainingImages
 from vireid_lightning.data.images import INTERPOLATIONS, ImageFiles, Interpolation
+from vireid_lightning.data.modality_sampler import ModalitySampler
 from vireid_lightning.data.sampler import EvaluationSampler, IdentitySampler
 from vireid_lightning.data.transforms import Augmentation, Pipeline, TrainTransform
 from vireid_lightning.errors import VIReIDError, did_you_mean
@@ -38,10 +40,12 @@ _SPLIT: dict[str, Split] = {"validate": "val", "test": "test"}
 class CrossModalityDataModule(LightningDataModule):
     """Loads a dataset for any method.
 
-    Training batches are those of :class:`~vireid_lightning.data.sampler.IdentitySampler`. Validation extracts the
-    images that one protocol needs, test and prediction all images of the test split; each image is loaded by one rank,
-    once. Images travel to the device as uint8 and are normalised there. The draws of training follow from (seed, epoch)
-    alone, whatever the number of workers and processes, and whether or not the run was resumed.
+    Training batches are those of :class:`~vireid_lightning.data.sampler.IdentitySampler`. For a method that reads no
+    identities they are those of :class:`~vireid_lightning.data.modality_sampler.ModalitySampler`, P * K visible and
+    P * K infrared images, and the identities are removed before anything sees them. Validation extracts the images that
+    one protocol needs, test and prediction all images of the test split; each image is loaded by one rank, once. Images
+    travel to the device as uint8 and are normalised there. The draws of training follow from (seed, epoch) alone,
+    whatever the number of workers and processes, and whether or not the run was resumed.
 
     Args:
         dataset: The dataset; it lists samples and protocols.
@@ -128,13 +132,18 @@ class CrossModalityDataModule(LightningDataModule):
         self._train_samples: list[Sample] | None = None
         self._evaluation: dict[str, tuple[list[Sample], list[Protocol]]] = {}
         self._training_images: TrainingImages | None = None
-        self._training_sampler: IdentitySampler | None = None
+        self._training_sampler: IdentitySampler | ModalitySampler | None = None
         self._evaluation_images: dict[str, EvaluationImages] = {}
 
     @property
     def num_identities(self) -> int:
         """Number of training identities, the classes of a classifier; reads the split alone."""
         return len(self.identities)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """The dataset's fingerprint, listed once."""
+        return self.dataset.fingerprint()
 
     @property
     def preprocessing(self) -> dict[str, Any]:
@@ -150,7 +159,10 @@ class CrossModalityDataModule(LightningDataModule):
     def train_samples(self) -> list[Sample]:
         """The training images, without those that ``on_bad_image: skip`` left out at set-up."""
         if self._train_samples is None:
-            self._train_samples = self.dataset.samples("train")
+            samples = self.dataset.samples("train")
+            if not self._uses_identities():
+                samples = [replace(sample, identity=UNKNOWN) for sample in samples]
+            self._train_samples = samples
         return self._train_samples
 
     @property
@@ -201,10 +213,7 @@ class CrossModalityDataModule(LightningDataModule):
         if self._training_images is None:
             self.setup("fit")
         sampler = self._sampler()
-        if self.trainer is not None:
-            # Workers start to load when the first iterator is made, before Lightning tells the sampler the epoch.
-            sampler.set_epoch(self.trainer.current_epoch)
-        return DataLoader(
+        return _LateDataLoader(
             self._training_images, batch_size=sampler.batch_size, sampler=sampler, drop_last=True, **self._loading()
         )
 
@@ -224,8 +233,8 @@ class CrossModalityDataModule(LightningDataModule):
         """Say how many unreadable files training met."""
         if stage == "fit" and self.skipped:
             warnings.warn(
-                f"{self.skipped} training images could not be decoded and were replaced by others of the same identity "
-                "and modality (on_bad_image: skip).",
+                f"{self.skipped} training {'image' if self.skipped == 1 else 'images'} could not be decoded and gave way "
+                "to others of the same identity and modality (on_bad_image: skip).",
                 stacklevel=2,
             )
 
@@ -254,39 +263,46 @@ class CrossModalityDataModule(LightningDataModule):
             "validation_protocol": self.validation_protocol or self.dataset.default_protocol,
             "image_size": list(self.image_size),
         }
-        if self.dataset.labelled:
+        if self.dataset.labelled or not self._uses_identities():
             result["identities_per_batch"] = self.identities_per_batch
             result["images_per_modality"] = self.images_per_modality
             result["steps_per_epoch"] = self._sampler().steps_per_epoch
         return result
 
     def _check_labelled(self) -> None:
-        if not self.dataset.labelled:
+        if self._uses_identities() and not self.dataset.labelled:
             raise VIReIDError(
                 f"{self.dataset.name} has no identities in its training set, and batches of identities need them: "
                 "only methods that learn without labels (MMGL, CMAM) can train on it."
             )
 
+    def _uses_identities(self) -> bool:
+        """Return whether the method reads identities; where none is known, it does."""
+        method = getattr(self.trainer, "lightning_module", None)
+        return getattr(method, "uses_identities", True)
+
     def _world(self) -> tuple[int, int]:
         """Return the number of processes and the number of this one."""
         return (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
 
-    def _sampler(self) -> IdentitySampler:
+    def _sampler(self) -> IdentitySampler | ModalitySampler:
         if self._training_sampler is None:
             self._training_sampler = self._new_sampler()
         return self._training_sampler
 
-    def _new_sampler(self) -> IdentitySampler:
+    def _new_sampler(self) -> IdentitySampler | ModalitySampler:
         world_size, rank = self._world()
         seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) if self.seed is None else self.seed
+        steps, world = self.steps_per_epoch, {"num_replicas": world_size, "rank": rank, "seed": seed}
+        if not self._uses_identities():
+            wanted = self.identities_per_batch * self.images_per_modality
+            return ModalitySampler(self.train_samples, images_per_modality=wanted, steps_per_epoch=steps, **world)
         return IdentitySampler(
             self.train_samples,
             identities_per_batch=self.identities_per_batch,
             images_per_modality=self.images_per_modality,
-            steps_per_epoch=self.steps_per_epoch,
-            num_replicas=world_size,
-            rank=rank,
-            seed=seed,
+            steps_per_epoch=steps,
+            **world,
         )
 
     def _evaluate(self, stage: Stage) -> tuple[list[Sample], list[Protocol]]:
@@ -372,6 +388,17 @@ class CrossModalityDataModule(LightningDataModule):
                 "multiprocessing_context": self.multiprocessing_context,
             }
         return loading
+
+
+class _LateDataLoader(DataLoader):
+    """A DataLoader whose workers start on the first batch instead of when the iterator is made.
+
+    Lightning makes the first iterator of a resumed run before it tells the sampler the epoch; workers that start at
+    once would load batches of another epoch.
+    """
+
+    def __iter__(self) -> Iterator[Any]:
+        yield from super().__iter__()
 
 
 def _start_worker(worker: int) -> None:

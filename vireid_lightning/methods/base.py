@@ -34,9 +34,12 @@ class ReIDModule(LightningModule, ABC):
     Attributes:
         heads: Prefixes of the state dict's names that belong to the training identities or to the method's own
             objective and are never handed on to another model.
+        uses_identities: Whether training reads identities. If not, the datamodule removes them and draws batches of
+            equal numbers of visible and infrared images.
     """
 
     heads: ClassVar[tuple[str, ...]] = ()
+    uses_identities: ClassVar[bool] = True
 
     def __init__(
         self, *, num_classes: int | None, optimization: Optimization | dict[str, Any], init_from: str | None = None
