@@ -8,7 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vireid_lightning.losses.distances import euclidean_distances
+from vireid_lightning.precision import in_float32
 
+
+@in_float32
 def weighted_regularized_triplet_loss(
     embeddings: Tensor, identity: Tensor, *, form: Literal["release", "softmax"] = "release"
 ) -> Tensor:
@@ -24,30 +28,28 @@ def weighted_regularized_triplet_loss(
     weights of the negatives, and d_n with them, vanish beyond distances of about 14. Both are finite at any scale.
 
     Args:
-        embeddings: (N, D), not normalised. Any floating type; computed in float32, also under autocast.
+        embeddings: (N, D), not normalised. Computed in float32 at least, also under autocast.
         identity: (N,) integers.
         form: Which weights.
 
     Returns:
-        A float32 scalar. Anchors without a single negative are left out; where none is left, 0 with gradients of 0.
+        A scalar, float32 (float64 for float64 embeddings). Anchors without a single negative are left out; where none
+        is left, 0 with gradients of 0.
 
     Example:
         >>> weighted_regularized_triplet_loss(torch.tensor([[0.0], [3.0]]), torch.tensor([0, 1]), form="softmax")
         tensor(0.0486)
     """
-    with torch.autocast(embeddings.device.type, enabled=False):
-        embeddings = embeddings.float()
-        # Differences, not products: exact zeros on the diagonal, whose gradient cdist defines as 0.
-        distances = torch.cdist(embeddings, embeddings, compute_mode="donot_use_mm_for_euclid_dist")
-        positive = identity[:, None] == identity[None, :]
-        anchors = ~positive.all(dim=1)
-        if not anchors.any():
-            return embeddings.sum() * 0.0
-        distances, positive = distances[anchors], positive[anchors]
-        weights = _softmax_weights if form == "softmax" else _release_weights
-        positive_distance = (weights(distances, positive) * distances).sum(dim=1)
-        negative_distance = (weights(-distances, ~positive) * distances).sum(dim=1)
-        return F.softplus(positive_distance - negative_distance).mean()
+    distances = euclidean_distances(embeddings, embeddings)
+    positive = identity[:, None] == identity[None, :]
+    anchors = ~positive.all(dim=1)
+    if not anchors.any():
+        return embeddings.sum() * 0.0
+    distances, positive = distances[anchors], positive[anchors]
+    weights = _softmax_weights if form == "softmax" else _release_weights
+    positive_distance = (weights(distances, positive) * distances).sum(dim=1)
+    negative_distance = (weights(-distances, ~positive) * distances).sum(dim=1)
+    return F.softplus(positive_distance - negative_distance).mean()
 
 
 def _softmax_weights(values: Tensor, mask: Tensor) -> Tensor:

@@ -1,0 +1,87 @@
+"""AGW: attention, generalised-mean pooling and the weighted regularised triplet loss (Ye et al., TPAMI 2021)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vireid_lightning.data.batch import Batch
+from vireid_lightning.losses import weighted_regularized_triplet_loss
+from vireid_lightning.methods.base import ReIDModule
+from vireid_lightning.methods.optimization import Optimization
+from vireid_lightning.modules import Backbone, BNNeck, GeM, insert_non_local
+
+
+class AGW(ReIDModule):
+    """The baseline's two streams with non-local blocks, GeM pooling and a triplet loss without a margin.
+
+    f is the GeM-pooled last map, z = BN-neck(f). The triplet acts on f, the classifier on z. The embedding is z,
+    L2-normalised.
+
+    Args:
+        num_classes: Training identities; the command line fills it in.
+        backbone: Any four-stage timm CNN.
+        pretrained: Start from the trained weights of ``backbone``.
+        weights: Local file with those weights, instead of timm's.
+        gem_p: Exponent of the pooling.
+        non_local_blocks: Non-local blocks at the end of stage 2 and of stage 3, each behind a block of the stage.
+        non_local_channels: Channels within a non-local block; 1 in the released code.
+        triplet_form: Weights of the triplet loss: of the released code, whose numbers are the published ones, or a
+            true softmax.
+        identity_weight: Of the cross-entropy.
+        triplet_weight: Of the triplet loss.
+        optimization: The authors': SGD, 0.1 for neck and classifier, 0.01 for the rest, 80 epochs.
+        init_from: Checkpoint whose encoder training starts from.
+    """
+
+    heads = ("classifier",)
+
+    def __init__(
+        self,
+        *,
+        num_classes: int | None = None,
+        backbone: str = "resnet50.tv_in1k",
+        pretrained: bool = True,
+        weights: str | None = None,
+        gem_p: float = 3.0,
+        non_local_blocks: tuple[int, int] = (2, 3),
+        non_local_channels: int = 1,
+        triplet_form: Literal["release", "softmax"] = "release",
+        identity_weight: float = 1.0,
+        triplet_weight: float = 1.0,
+        optimization: Optimization = Optimization(
+            optimizer="sgd",
+            lr=0.01,
+            lr_factors={"neck": 10.0, "classifier": 10.0},
+            warmup_epochs=10,
+            milestones=[20, 50],
+        ),
+        init_from: str | None = None,
+    ) -> None:
+        super().__init__(num_classes=num_classes, optimization=optimization, init_from=init_from)
+        self.triplet_form = triplet_form
+        self.loss_weights = {"identity": identity_weight, "triplet": triplet_weight}
+        self.backbone = Backbone(backbone, pretrained=pretrained, weights=weights, two_stream_until=1)
+        for stage, count in zip((2, 3), non_local_blocks, strict=True):
+            insert_non_local(self.backbone.stages[stage], self.backbone.channels[stage], count, non_local_channels)
+        self.pool = GeM(gem_p)
+        self.neck = BNNeck(self.backbone.channels[-1])
+        if num_classes is not None:
+            self.classifier = nn.Linear(self.backbone.channels[-1], num_classes, bias=False)
+
+    def embed(self, images: Tensor, modality: Tensor) -> Tensor:
+        """Return z, L2-normalised: (B, D) float32."""
+        pooled = self.pool(self.backbone.features(images, modality)[-1])
+        return F.normalize(self.neck(pooled).float())
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the weighted sum of both losses."""
+        self.require_classes()
+        pooled = self.pool(self.backbone.features(batch["image"], batch["modality"])[-1])
+        terms = {
+            "identity": F.cross_entropy(self.classifier(self.neck(pooled)), batch["identity"]),
+            "triplet": weighted_regularized_triplet_loss(pooled, batch["identity"], form=self.triplet_form),
+        }
+        return self.combine(terms, self.loss_weights, batch)

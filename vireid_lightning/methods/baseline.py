@@ -1,0 +1,76 @@
+"""The two-stream baseline of the field (Ye et al., TPAMI 2021)."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vireid_lightning.data.batch import Batch
+from vireid_lightning.losses import batch_hard_triplet_loss
+from vireid_lightning.methods.base import ReIDModule
+from vireid_lightning.methods.optimization import Optimization
+from vireid_lightning.modules import Backbone, BNNeck, GlobalAveragePooling
+
+
+class Baseline(ReIDModule):
+    """Identity cross-entropy and a batch-hard triplet loss on a network whose stem exists per modality.
+
+    f is the average-pooled last map, z = BN-neck(f). The triplet acts on f, the classifier on z. The embedding is z,
+    L2-normalised.
+
+    Args:
+        num_classes: Training identities; the command line fills it in.
+        backbone: Any four-stage timm CNN.
+        pretrained: Start from the trained weights of ``backbone``.
+        weights: Local file with those weights, instead of timm's.
+        margin: Of the triplet loss.
+        identity_weight: Of the cross-entropy.
+        triplet_weight: Of the triplet loss.
+        optimization: The authors': SGD, 0.1 for neck and classifier, 0.01 for the rest, 80 epochs.
+        init_from: Checkpoint whose encoder training starts from.
+    """
+
+    heads = ("classifier",)
+
+    def __init__(
+        self,
+        *,
+        num_classes: int | None = None,
+        backbone: str = "resnet50.tv_in1k",
+        pretrained: bool = True,
+        weights: str | None = None,
+        margin: float = 0.3,
+        identity_weight: float = 1.0,
+        triplet_weight: float = 1.0,
+        optimization: Optimization = Optimization(
+            optimizer="sgd",
+            lr=0.01,
+            lr_factors={"neck": 10.0, "classifier": 10.0},
+            warmup_epochs=10,
+            milestones=[20, 50],
+        ),
+        init_from: str | None = None,
+    ) -> None:
+        super().__init__(num_classes=num_classes, optimization=optimization, init_from=init_from)
+        self.margin = margin
+        self.loss_weights = {"identity": identity_weight, "triplet": triplet_weight}
+        self.backbone = Backbone(backbone, pretrained=pretrained, weights=weights, two_stream_until=1)
+        self.pool = GlobalAveragePooling()
+        self.neck = BNNeck(self.backbone.channels[-1])
+        if num_classes is not None:
+            self.classifier = nn.Linear(self.backbone.channels[-1], num_classes, bias=False)
+
+    def embed(self, images: Tensor, modality: Tensor) -> Tensor:
+        """Return z, L2-normalised: (B, D) float32."""
+        pooled = self.pool(self.backbone.features(images, modality)[-1])
+        return F.normalize(self.neck(pooled).float())
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the weighted sum of both losses."""
+        self.require_classes()
+        pooled = self.pool(self.backbone.features(batch["image"], batch["modality"])[-1])
+        terms = {
+            "identity": F.cross_entropy(self.classifier(self.neck(pooled)), batch["identity"]),
+            "triplet": batch_hard_triplet_loss(pooled, batch["identity"], self.margin),
+        }
+        return self.combine(terms, self.loss_weights, batch)
