@@ -1,8 +1,11 @@
 """The field's methods, one LightningModule a file."""
 
+from vireid_lightning.methods.agw import AGW
 from vireid_lightning.methods.base import ReIDModule
+from vireid_lightning.methods.baseline import Baseline
 from vireid_lightning.methods.checkpoint import load_method
+from vireid_lightning.methods.dclnet import DCLNet
 from vireid_lightning.methods.mpanet import MPANet
 from vireid_lightning.methods.optimization import Optimization
 
-__all__ = ["MPANet", "Optimization", "ReIDModule", "load_method"]
+__all__ = ["AGW", "Baseline", "DCLNet", "MPANet", "Optimization", "ReIDModule", "load_method"]
