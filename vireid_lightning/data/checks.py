@@ -107,9 +107,7 @@ def _list_splits(dataset: ReIDDataset, report: DatasetReport) -> dict[Split, lis
         try:
             samples = dataset.samples(split)
         except VIReIDError as error:
-            fault = Fault(str(error), "See the last part of the message.")
-            if fault not in report.faults:  # where val is the test split, both fail alike
-                report.faults.append(fault)
+            _add_error(error, report)
             continue
         splits[split] = samples
         if not samples:
@@ -117,6 +115,14 @@ def _list_splits(dataset: ReIDDataset, report: DatasetReport) -> dict[Split, lis
     if splits.get("val") == splits.get("test"):
         splits.pop("val", None)
     return splits
+
+
+def _add_error(error: VIReIDError, report: DatasetReport) -> None:
+    """Turn an error of the dataset into a fault; its last sentence says what to do."""
+    problem, _, remedy = str(error).rpartition(". ")
+    fault = Fault(f"{problem}.", remedy)
+    if fault not in report.faults:  # a file that several splits need fails alike for all of them
+        report.faults.append(fault)
 
 
 def _compare_counts(dataset: ReIDDataset, splits: dict[Split, list[Sample]], report: DatasetReport) -> None:
@@ -187,7 +193,7 @@ def _check_listed(dataset: ReIDDataset, split: Split, samples: list[Sample], rep
     try:
         listed = {sample.path for sample in dataset.listed(split)}
     except VIReIDError as error:
-        report.faults.append(Fault(str(error), "See the last part of the message."))
+        _add_error(error, report)
         return
     found = {sample.path for sample in samples}
     missing, unlisted = sorted(listed - found), sorted(found - listed)
