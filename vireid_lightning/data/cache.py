@@ -99,7 +99,7 @@ class ImageCache:
             with self.path.open("rb") as file:
                 header = json.loads(file.read(_HEADER_BYTES))
             size = self.path.stat().st_size
-        except (FileNotFoundError, ValueError):  # ValueError: not one of our headers
+        except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: not one of our headers
             return False
         return header == self._header() and size == _HEADER_BYTES + self._image_bytes() + len(self)
 
@@ -115,9 +115,9 @@ class ImageCache:
         Raises:
             VIReIDError: The folder cannot be written or the disk has too little space.
         """
-        if self.is_fresh():
-            return self
         try:
+            if self.is_fresh():
+                return self
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{self.path}.lock"):
                 if not self.is_fresh():

@@ -233,8 +233,8 @@ class CrossModalityDataModule(LightningDataModule):
         """Say how many unreadable files training met."""
         if stage == "fit" and self.skipped:
             warnings.warn(
-                f"{self.skipped} training {'image' if self.skipped == 1 else 'images'} could not be decoded and gave way "
-                "to others of the same identity and modality (on_bad_image: skip).",
+                f"{self.skipped} training {'image' if self.skipped == 1 else 'images'} could not be decoded and gave "
+                "way to others of the same identity and modality (on_bad_image: skip).",
                 stacklevel=2,
             )
 

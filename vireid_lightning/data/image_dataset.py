@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from vireid_lightning.data.batch import Sample
+from vireid_lightning.data.batch import UNKNOWN, Sample
 from vireid_lightning.data.images import BadImageError
 from vireid_lightning.data.sampler import Draw
 from vireid_lightning.data.transforms import TrainTransform
@@ -51,7 +51,7 @@ class TrainingImages(Dataset[dict[str, Any]]):
     ) -> None:
         self.samples = list(samples)
         self.images = images
-        self.classes = {identity: number for number, identity in enumerate(identities)}
+        self.classes = {UNKNOWN: UNKNOWN, **{identity: number for number, identity in enumerate(identities)}}
         self.transforms = list(transforms)
         self.skip_bad = skip_bad
         self.bad = torch.zeros(len(self.samples), dtype=torch.bool).share_memory_()

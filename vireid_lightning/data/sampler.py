@@ -35,7 +35,7 @@ class IdentitySampler(DistributedSampler[Draw]):
 
     An identity is drawn in proportion to the number of images of its scarcer modality. In an epoch of the default
     length every image of that modality is therefore seen about once. The draws of an identity run through a random
-    order of its images and start over with another, so within an epoch no image is used twice more than another; a
+    order of its images and then through another, so within an epoch each is used as often as any other or once more; a
     draw repeats an image only where the identity has fewer than K.
 
     Use it with ``DataLoader(..., batch_size=sampler.batch_size, drop_last=True)``.

@@ -44,9 +44,6 @@ class Augmentation:
         erasing_area: Smallest and largest area of a rectangle, as a share of the image.
         erasing_ratio: Smallest and largest height / width of a rectangle.
 
-    Raises:
-        VIReIDError: A value outside its range.
-
     Example:
         >>> Augmentation(grayscale=0.5, pad=0).erasing
         0.5
@@ -67,7 +64,15 @@ class Augmentation:
     erasing_area: tuple[float, float] = (0.02, 0.33)
     erasing_ratio: tuple[float, float] = (0.3, 3.3)
 
-    def __post_init__(self) -> None:
+    def check(self) -> Augmentation:
+        """Return the augmentation itself if every value is in its range.
+
+        Not done on construction, because a command-line parser that builds this as one of several types of an argument
+        would bury the message.
+
+        Raises:
+            VIReIDError: A value is outside its range.
+        """
         for name in ("flip", "jitter", "grayscale", "channel_exchange", "channel_erasing", "erasing"):
             _require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "a probability between 0 and 1")
         for name in ("brightness", "contrast", "saturation"):
@@ -81,16 +86,17 @@ class Augmentation:
         _require(0 < low <= high <= 1, "erasing_area", self.erasing_area, "two ascending shares between 0 and 1")
         low, high = self.erasing_ratio
         _require(0 < low <= high, "erasing_ratio", self.erasing_ratio, "two ascending ratios above 0")
+        return self
 
     @staticmethod
     def named(pipeline: Augmentation | Pipeline) -> Augmentation:
         """Return the pipeline of that name, or the augmentation itself.
 
         Raises:
-            VIReIDError: There is no pipeline of that name.
+            VIReIDError: There is no pipeline of that name, or a value of the augmentation is outside its range.
         """
         if isinstance(pipeline, Augmentation):
-            return pipeline
+            return pipeline.check()
         if pipeline not in PIPELINES:
             raise VIReIDError(
                 f"There is no augmentation pipeline '{pipeline}', only {', '.join(PIPELINES)}."
@@ -134,9 +140,13 @@ class TrainTransform:
     Args:
         augmentation: What to do.
         image_size: Height and width of the images.
+
+    Raises:
+        VIReIDError: A value of the augmentation is outside its range.
     """
 
     def __init__(self, augmentation: Augmentation, image_size: tuple[int, int]) -> None:
+        augmentation.check()
         steps: list[A.BasicTransform] = []
         if augmentation.flip:
             steps.append(A.HorizontalFlip(p=augmentation.flip))
