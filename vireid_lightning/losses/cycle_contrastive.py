@@ -7,8 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vireid_lightning.errors import VIReIDError
+from vireid_lightning.precision import in_float32
 
 
+@in_float32
 def cycle_contrastive_loss(visible_parts: Tensor, infrared_parts: Tensor, *, temperature: float = 0.07) -> Tensor:
     """Part-aware cycle-contrastive loss (PCC) of MMGL (Wan et al., IEEE TIFS 2023).
 
@@ -49,21 +51,19 @@ def cycle_contrastive_loss(visible_parts: Tensor, infrared_parts: Tensor, *, tem
     if temperature <= 0:
         raise VIReIDError(f"cycle_contrastive_loss needs a temperature above 0, not {temperature}.")
     visible_count, infrared_count = len(visible_parts), len(infrared_parts)
-    with torch.autocast(visible_parts.device.type, enabled=False):
-        parts = torch.cat([visible_parts, infrared_parts])
-        parts = F.normalize(parts.to(torch.promote_types(parts.dtype, torch.float32)), dim=1)
-        kept = [count for count in (visible_count, infrared_count) if count > 1]
-        if not visible_count or not infrared_count or sum(kept) < 2:
-            return parts.sum() * 0
-        logits = parts @ parts.t() / temperature
-        logits = logits.masked_fill(torch.eye(len(parts), dtype=torch.bool, device=parts.device), -torch.inf)
-        if visible_count == 1:
-            logits = logits[1:]
-        if infrared_count == 1:
-            logits = logits[:-1]
-        to_visible, to_infrared = logits.split([visible_count, infrared_count], dim=1)
-        from_visible = F.normalize(to_visible.softmax(1) @ parts[:visible_count], dim=1)
-        from_infrared = F.normalize(to_infrared.softmax(1) @ parts[visible_count:], dim=1)
-        agreement = from_visible @ from_infrared.t() / temperature
-        own = torch.arange(len(agreement), device=parts.device)
-        return (F.cross_entropy(agreement, own) + F.cross_entropy(agreement.t(), own)) / 2
+    parts = F.normalize(torch.cat([visible_parts, infrared_parts]), dim=1)
+    kept = [count for count in (visible_count, infrared_count) if count > 1]
+    if not visible_count or not infrared_count or sum(kept) < 2:
+        return parts.sum() * 0
+    logits = parts @ parts.t() / temperature
+    logits = logits.masked_fill(torch.eye(len(parts), dtype=torch.bool, device=parts.device), -torch.inf)
+    if visible_count == 1:
+        logits = logits[1:]
+    if infrared_count == 1:
+        logits = logits[:-1]
+    to_visible, to_infrared = logits.split([visible_count, infrared_count], dim=1)
+    from_visible = F.normalize(to_visible.softmax(1) @ parts[:visible_count], dim=1)
+    from_infrared = F.normalize(to_infrared.softmax(1) @ parts[visible_count:], dim=1)
+    agreement = from_visible @ from_infrared.t() / temperature
+    own = torch.arange(len(agreement), device=parts.device)
+    return (F.cross_entropy(agreement, own) + F.cross_entropy(agreement.t(), own)) / 2

@@ -8,8 +8,10 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from vireid_lightning.errors import VIReIDError
+from vireid_lightning.precision import in_float32
 
 
+@in_float32
 def sinkhorn(logits: Tensor, *, rounds: int = 20, temperature: float = 1.0) -> Tensor:
     """Turn square matrices of scores into (nearly) doubly stochastic ones by Sinkhorn's normalisation.
 
@@ -37,13 +39,13 @@ def sinkhorn(logits: Tensor, *, rounds: int = 20, temperature: float = 1.0) -> T
         raise VIReIDError(f"sinkhorn needs square matrices (..., d, d) and got the shape {tuple(logits.shape)}.")
     if rounds < 1 or temperature <= 0:
         raise VIReIDError(f"sinkhorn needs 1 round or more and a temperature above 0, not {rounds} and {temperature}.")
-    with torch.autocast(logits.device.type, enabled=False):
-        logarithm = logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature
-        for _ in range(rounds):
-            logarithm = logarithm.log_softmax(-1).log_softmax(-2)
-        return logarithm.exp()
+    logarithm = logits / temperature
+    for _ in range(rounds):
+        logarithm = logarithm.log_softmax(-1).log_softmax(-2)
+    return logarithm.exp()
 
 
+@in_float32
 def permutation_recovery_loss(logits: Tensor, order: Tensor, *, rounds: int = 20, temperature: float = 1.0) -> Tensor:
     """Permutation recovery loss of MMGL (Wan et al., IEEE TIFS 2023).
 

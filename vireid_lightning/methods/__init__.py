@@ -5,7 +5,8 @@ from vireid_lightning.methods.base import ReIDModule
 from vireid_lightning.methods.baseline import Baseline
 from vireid_lightning.methods.checkpoint import load_method
 from vireid_lightning.methods.dclnet import DCLNet
+from vireid_lightning.methods.mmgl import MMGL
 from vireid_lightning.methods.mpanet import MPANet
 from vireid_lightning.methods.optimization import Optimization
 
-__all__ = ["AGW", "Baseline", "DCLNet", "MPANet", "Optimization", "ReIDModule", "load_method"]
+__all__ = ["AGW", "Baseline", "DCLNet", "MMGL", "MPANet", "Optimization", "ReIDModule", "load_method"]
