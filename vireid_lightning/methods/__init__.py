@@ -9,4 +9,4 @@ from vireid_lightning.methods.mmgl import MMGL
 from vireid_lightning.methods.mpanet import MPANet
 from vireid_lightning.methods.optimization import Optimization
 
-__all__ = ["AGW", "Baseline", "DCLNet", "MMGL", "MPANet", "Optimization", "ReIDModule", "load_method"]
+__all__ = ["AGW", "MMGL", "Baseline", "DCLNet", "MPANet", "Optimization", "ReIDModule", "load_method"]
