@@ -1,0 +1,17 @@
+"""Clustering without labels: k-reciprocal Jaccard distance, pseudo labels, cross-modality matching, cluster memory."""
+
+from vireid_lightning.clustering.jaccard import jaccard_distance
+from vireid_lightning.clustering.matching import Matching, match_clusters
+from vireid_lightning.clustering.memory import update_memory
+from vireid_lightning.clustering.pseudo_labels import OUTLIER, cluster_centroids, dbscan_labels, kmeans_labels
+
+__all__ = [
+    "OUTLIER",
+    "Matching",
+    "cluster_centroids",
+    "dbscan_labels",
+    "jaccard_distance",
+    "kmeans_labels",
+    "match_clusters",
+    "update_memory",
+]

@@ -1,0 +1,144 @@
+"""Pseudo labels of one modality: DBSCAN on the k-reciprocal Jaccard graph, or k-means by cosine."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vireid_lightning.clustering.jaccard import jaccard_distance
+from vireid_lightning.errors import VIReIDError
+
+#: Label of an image that belongs to no cluster.
+OUTLIER = -1
+
+# Similarities of one block of images against the centroids.
+_BLOCK_ELEMENTS = 2**22
+
+
+def dbscan_labels(features: Tensor, *, eps: float = 0.4, min_samples: int = 4, k1: int = 30, k2: int = 6) -> Tensor:
+    """Cluster by DBSCAN on the k-reciprocal Jaccard distance, whose graph up to ``eps`` is all that is ever stored.
+
+    Args:
+        features: (N, D), normalised here; the distance is computed on their device.
+        eps: Largest distance of two neighbours, below 1.
+        min_samples: Images, itself included, that a cluster's core image has within ``eps``.
+        k1: See :func:`jaccard_distance`.
+        k2: See :func:`jaccard_distance`.
+
+    Returns:
+        (N,) int64 on the CPU: cluster from 0, :data:`OUTLIER` (-1) for images of none. All may be outliers.
+
+    Raises:
+        VIReIDError: If an argument is out of range or a feature is not finite.
+    """
+    from sklearn.cluster import DBSCAN
+    from sklearn.neighbors import sort_graph_by_row_values
+
+    if not 0 < eps < 1 or min_samples < 1:
+        raise VIReIDError(
+            f"DBSCAN got eps={eps}, min_samples={min_samples}; eps lies above 0 and below 1, the Jaccard distance of "
+            "images that share nothing, and min_samples is at least 1."
+        )
+    graph = jaccard_distance(features, k1, k2, max_distance=eps)
+    graph = sort_graph_by_row_values(graph, copy=False, warn_when_not_sorted=False)
+    labels = DBSCAN(eps=eps, min_samples=min_samples, metric="precomputed").fit_predict(graph)
+    return torch.from_numpy(labels).long()
+
+
+@torch.no_grad()
+def kmeans_labels(features: Tensor, clusters: int, *, seed: int = 0, iterations: int = 100) -> Tensor:
+    """Cluster by k-means on the unit sphere: an image joins the centroid of largest cosine, centroids are unit means.
+
+    Starts from k-means++ and stops when no image moves. A cluster that runs empty takes the image that is worst placed
+    in a cluster of several, so there are always as many clusters as asked for.
+
+    Args:
+        features: (N, D), normalised here; computed in float32 on their device.
+        clusters: Number of clusters, at most N.
+        seed: Seed of the start.
+        iterations: Largest number of rounds.
+
+    Returns:
+        (N,) int64 on the CPU, every label from 0 to ``clusters - 1`` in use.
+
+    Raises:
+        VIReIDError: If there are more clusters than images, fewer than 1, or a feature is not finite.
+    """
+    if not 1 <= clusters <= len(features):
+        raise VIReIDError(
+            f"k-means cannot make {clusters} clusters of {len(features)} images; "
+            "set the number of clusters between 1 and the number of training images of the smaller modality."
+        )
+    if not torch.isfinite(features).all():
+        raise VIReIDError("k-means got features that are not finite; the network that made them has diverged.")
+    features = F.normalize(features.float(), dim=1)
+    centroids = features[_spread_out(features, clusters, seed)]
+    labels = torch.full((len(features),), OUTLIER, device=features.device)
+    for _ in range(iterations):
+        similarity, nearest = _nearest_centroid(features, centroids)
+        nearest = _fill_empty(nearest, similarity, clusters)
+        if torch.equal(nearest, labels):
+            break
+        labels = nearest
+        centroids = cluster_centroids(features, labels, clusters)
+    return labels.cpu()
+
+
+def cluster_centroids(features: Tensor, labels: Tensor, clusters: int) -> Tensor:
+    """Return the L2-normalised mean feature of each cluster.
+
+    Args:
+        features: (N, D).
+        labels: (N,) int64, clusters from 0; negative labels are left out.
+        clusters: Number of clusters.
+
+    Returns:
+        (clusters, D); a row of zeros for a cluster without images.
+    """
+    labels = labels.to(features.device)
+    known = labels >= 0
+    total = torch.zeros(clusters, features.shape[1], dtype=features.dtype, device=features.device)
+    total.index_add_(0, labels[known], features[known])
+    return F.normalize(total, dim=1)
+
+
+def _spread_out(features: Tensor, clusters: int, seed: int) -> Tensor:
+    """Return the rows that k-means++ starts from; squared Euclidean distance of unit vectors is 2 - 2 cos."""
+    # Drawn on the CPU, so that the device does not change the draws.
+    draws = torch.rand(clusters, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).tolist()
+    chosen = [min(int(draws[0] * len(features)), len(features) - 1)]
+    distance = torch.full((len(features),), torch.inf, device=features.device)
+    for draw in draws[1:]:
+        distance = torch.minimum(distance, (1 - features @ features[chosen[-1]]).clamp_(min=0))
+        distance[chosen[-1]] = 0
+        total = distance.double().cumsum(0)
+        if total[-1] > 0:
+            row = int(torch.searchsorted(total, draw * total[-1], right=True).clamp_(max=len(features) - 1))
+        else:  # only copies are left: any image that is not chosen yet
+            taken = set(chosen)
+            row = next(row for row in range(len(features)) if row not in taken)
+        chosen.append(row)
+    return torch.tensor(chosen, device=features.device)
+
+
+def _nearest_centroid(features: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
+    """Return each image's largest cosine and the centroid that has it."""
+    rows = max(1, _BLOCK_ELEMENTS // len(centroids))
+    best = [(block @ centroids.T).max(dim=1) for block in features.split(rows)]
+    return torch.cat([item.values for item in best]), torch.cat([item.indices for item in best])
+
+
+def _fill_empty(labels: Tensor, similarity: Tensor, clusters: int) -> Tensor:
+    """Give each empty cluster the image that lies furthest from its centroid among clusters of several images."""
+    sizes = torch.bincount(labels, minlength=clusters)
+    empty = (sizes == 0).nonzero().flatten().tolist()
+    if not empty:
+        return labels
+    labels = labels.clone()
+    order = iter(torch.argsort(similarity, stable=True).tolist())
+    for cluster in empty:
+        row = next(row for row in order if sizes[labels[row]] > 1)
+        sizes[labels[row]] -= 1
+        labels[row] = cluster
+    return labels
