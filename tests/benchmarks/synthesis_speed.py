@@ -44,7 +44,8 @@ def main(words: list[str] | None = None) -> float:
             speed[workers] = len(plan.images) / wall
             own = f", {len(plan.images) / cpu:.0f} a second of processor time" if workers == 1 else ""
             print(
-                f"{workers} process(es): {len(plan.images)} images of 128 x 64 in {wall:.1f} s: {speed[workers]:.0f}/s{own}"
+                f"{workers} process(es): {len(plan.images)} images of 128 x 64 in {wall:.1f} s: "
+                f"{speed[workers]:.0f}/s{own}"
             )
         floor = write_alone(Path(folder), len(plan.images))
     print(f"writing JPEG files alone: {floor:.0f}/s; drawing and writing takes {floor / speed[1]:.1f} times as long")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from vireid_lightning.data.datamodule import CrossModalityDataModule
     from vireid_lightning.data.images import ImageFiles, read_image, resize_image
     from vireid_lightning.data.sampler import EvaluationSampler, IdentitySampler
+    from vireid_lightning.data.synthetic import Synthetic
     from vireid_lightning.data.transforms import Augmentation, TrainTransform
 
 # Name -> module, resolved on first use: these import lightning and albumentations, which takes seconds, and neither
@@ -31,6 +32,7 @@ _LAZY = {
     "IdentitySampler": "sampler",
     "ImageCache": "cache",
     "ImageFiles": "images",
+    "Synthetic": "synthetic",
     "TrainTransform": "transforms",
     "read_image": "images",
     "resize_image": "images",
@@ -58,6 +60,7 @@ __all__ = [
     "RegDB",
     "Sample",
     "Split",
+    "Synthetic",
     "TrainTransform",
     "read_image",
     "resize_image",

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vireid_lightning.data.batch import INFRARED, UNKNOWN
-from vireid_lightning.data.pedestrian_figure import Figure, Pose
+from vireid_lightning.data.pedestrian_canvas import Pose
+from vireid_lightning.data.pedestrian_figure import Figure
 from vireid_lightning.data.pedestrian_look import TONES, Camera, Material, Person, draw_camera, draw_person
 from vireid_lightning.errors import VIReIDError
 

@@ -61,16 +61,18 @@ def write_plan(
     root = Path(root).expanduser()
     renderer = PedestrianRenderer(seed, difficulty, image_size)
     settings = {**_drawing(renderer), "layout": plan.layout, "plan": _digest(plan)}
+    if workers is not None and workers < 1:
+        raise VIReIDError(f"Synthetic pedestrians cannot be drawn by workers={workers}; give 1 or more.")
     _require_ours(root, settings)
-    count = min(workers or _cores(), 1 + len(plan.images) // _IMAGES_PER_PROCESS) if workers is None else workers
-    if count < 1:
-        raise VIReIDError(f"Synthetic pedestrians cannot be drawn by workers={count}; give 1 or more.")
+    missing = _missing(plan, root)
+    if not missing and all((root / path).exists() for path in (MARKER, *plan.index_files)):
+        return
+    count = workers or min(_cores(), 1 + len(missing) // _IMAGES_PER_PROCESS)
     with _workers(renderer, root, count) as pool, _lock(root):
         _require_ours(root, settings)  # again: another process may have been here before us
         if not (root / MARKER).exists():
             _replace(root / _STARTED, json.dumps(settings, indent=1).encode())
-        missing = [image for image in plan.images if not (root / image.path).exists()]
-        _draw_all(missing, f"Drawing {plan.layout} in {root}", pool, renderer, root)
+        _draw_all(_missing(plan, root), f"Drawing {plan.layout} in {root}", pool, renderer, root)
         for path, content in plan.index_files.items():
             if not (root / path).exists():
                 _replace(root / path, content)
@@ -156,6 +158,10 @@ def _digest(plan: LayoutPlan) -> str:
     return digest.hexdigest()
 
 
+def _missing(plan: LayoutPlan, root: Path) -> list[PlannedImage]:
+    return [image for image in plan.images if not (root / image.path).exists()]
+
+
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -231,7 +237,6 @@ _worker: tuple[PedestrianRenderer, Path]  # of a drawing process, set once when 
 
 def _start_worker(renderer: PedestrianRenderer, root: Path) -> None:
     global _worker
-    cv2.setNumThreads(1)
     _worker = renderer, root
 
 
@@ -256,14 +261,23 @@ def _draw_all(
 
 
 def _draw(images: list[PlannedImage], renderer: PedestrianRenderer, root: Path) -> int:
-    for image in images:
-        pixels = renderer.draw(image.person, image.camera, image.modality, image.number)
-        quality = renderer.jpeg_quality(image.camera, image.modality)
-        suffix = Path(image.path).suffix
-        options = [cv2.IMWRITE_JPEG_QUALITY, quality] if suffix == ".jpg" else []
-        _, encoded = cv2.imencode(suffix, pixels[..., ::-1], options)
-        _replace(root / image.path, encoded.tobytes())
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)  # sharing out images this small costs more than it saves
+    try:
+        for image in images:
+            _draw_one(image, renderer, root)
+    finally:
+        cv2.setNumThreads(threads)
     return len(images)
+
+
+def _draw_one(image: PlannedImage, renderer: PedestrianRenderer, root: Path) -> None:
+    pixels = renderer.draw(image.person, image.camera, image.modality, image.number)
+    quality = renderer.jpeg_quality(image.camera, image.modality)
+    suffix = Path(image.path).suffix
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality] if suffix == ".jpg" else []
+    _, encoded = cv2.imencode(suffix, pixels[..., ::-1], options)
+    _replace(root / image.path, encoded.tobytes())
 
 
 def _replace(path: Path, content: bytes) -> None:
