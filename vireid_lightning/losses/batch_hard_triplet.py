@@ -10,8 +10,10 @@ from vireid_lightning.precision import in_float32
 
 
 @in_float32
-def batch_hard_triplet_loss(embeddings: Tensor, identity: Tensor, margin: float = 0.3) -> Tensor:
+def batch_hard_triplet_loss(embeddings: Tensor, identity: Tensor, margin: float | None = 0.3) -> Tensor:
     """Return the mean over anchors of max(0, margin + d_ap - d_an) (Hermans et al., 2017).
+
+    Without a margin it is the soft-margin form of the same paper, log(1 + exp(d_ap - d_an)).
 
     d_ap is the largest distance to an image of the anchor's identity, d_an the smallest to one of another, both over
     the whole batch, whatever the modalities. An anchor alone in its identity has d_ap = 0; one without negatives
@@ -20,7 +22,7 @@ def batch_hard_triplet_loss(embeddings: Tensor, identity: Tensor, margin: float 
     Args:
         embeddings: (N, D), not normalised.
         identity: (N,) int64, in any order.
-        margin: How much nearer than the negative the positive must be.
+        margin: How much nearer than the negative the positive must be; None: the soft margin.
 
     Returns:
         Scalar, float32 (float64 for float64 embeddings).
@@ -29,4 +31,5 @@ def batch_hard_triplet_loss(embeddings: Tensor, identity: Tensor, margin: float 
     same = identity[:, None] == identity[None, :]
     hardest_positive = distances.masked_fill(~same, -float("inf")).amax(dim=1)
     hardest_negative = distances.masked_fill(same, float("inf")).amin(dim=1)
-    return F.relu(margin + hardest_positive - hardest_negative).mean()
+    excess = hardest_positive - hardest_negative
+    return (F.softplus(excess) if margin is None else F.relu(margin + excess)).mean()
