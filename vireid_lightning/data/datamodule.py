@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, Literal
 
-import cv2
-import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
@@ -21,15 +19,15 @@ from vireid_lightning.data.batch import UNKNOWN, Batch, Sample
 from vireid_lightning.data.cache import ImageCache
 from vireid_lightning.data.dataset import ReIDDataset, Split
 from vireid_lightning.data.image_dataset import EvaluationImages, TrainingImages
+from vireid_lightning.data.image_source import open_all, open_readable
 from vireid_lightning.data.images import INTERPOLATIONS, ImageFiles, Interpolation
+from vireid_lightning.data.loading import IMAGENET_MEAN, IMAGENET_STD, LateDataLoader, normalize, start_worker
 from vireid_lightning.data.modality_sampler import ModalitySampler
 from vireid_lightning.data.sampler import EvaluationSampler, IdentitySampler
 from vireid_lightning.data.transforms import Augmentation, Pipeline, TrainTransform
-from vireid_lightning.errors import VIReIDError, did_you_mean
-from vireid_lightning.metrics.protocols import Protocol, Trial
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+from vireid_lightning.data.validation import choose_protocol, keep_used
+from vireid_lightning.errors import VIReIDError
+from vireid_lightning.metrics.protocols import Protocol
 
 #: The stages that score protocols.
 Stage = Literal["validate", "test"]
@@ -191,17 +189,18 @@ class CrossModalityDataModule(LightningDataModule):
         if stage == "fit":
             self._check_labelled()
             self._train_samples = self._training_sampler = None
-            images = self._load(self.train_samples, training=True)
-            transforms = [TrainTransform(augmentation, self.image_size) for augmentation in self.augmentations]
-            self._training_images = TrainingImages(
-                self.train_samples, images, self.identities, transforms, skip_bad=self.on_bad_image == "skip"
-            )
-            if isinstance(images, ImageCache):
-                self._training_images.bad[images.bad] = True
-            self._sampler()
+            self._sampler()  # checks P before thousands of files
+            self._training_images = self._open_training()
         evaluated: Stage = "validate" if stage in ("fit", "validate") else "test"
         samples = self.eval_samples(evaluated)
-        self._evaluation_images[evaluated] = EvaluationImages(samples, self._load(samples, training=False))
+        self._evaluation_images[evaluated] = EvaluationImages(
+            samples,
+            open_all(
+                self._files(samples),
+                self.cache_dir,
+                advice="Evaluation cannot skip files: a protocol without one of its images is another protocol.",
+            ),
+        )
 
     def train_dataloader(self) -> DataLoader:
         """Return batches of P identities x (K visible + K infrared) images; this rank's part of them."""
@@ -213,7 +212,7 @@ class CrossModalityDataModule(LightningDataModule):
         if self._training_images is None:
             self.setup("fit")
         sampler = self._sampler()
-        return _LateDataLoader(
+        return LateDataLoader(
             self._training_images, batch_size=sampler.batch_size, sampler=sampler, drop_last=True, **self._loading()
         )
 
@@ -240,14 +239,7 @@ class CrossModalityDataModule(LightningDataModule):
 
     def on_after_batch_transfer(self, batch: dict[str, Tensor], dataloader_idx: int) -> Batch:
         """Turn uint8 images into normalised float32 ones, on the device; erased pixels become exactly 0."""
-        image = batch["image"].to(torch.float32)
-        mean, std = (
-            torch.tensor(values, device=image.device).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD)
-        )
-        image = image.div_(255).sub_(mean).div_(std)
-        if "erased" in batch:
-            image.masked_fill_(batch["erased"].unsqueeze(1), 0)
-        return {**batch, "image": image}
+        return {**batch, "image": normalize(batch["image"], batch.get("erased"))}
 
     def summary(self) -> dict[str, Any]:
         """Return the counts of each split and the shape of the training batches, in plain values."""
@@ -311,65 +303,32 @@ class CrossModalityDataModule(LightningDataModule):
             samples = self.dataset.samples(split)
             protocols = self.dataset.protocols(samples, split)
             if stage == "validate":
-                protocol = self._choose(protocols)
-                used = protocol.samples_used()
-                samples = [samples[position] for position in used]
-                protocols = [_moved(protocol, used)]
+                name = self.validation_protocol or self.dataset.default_protocol
+                samples, protocol = keep_used(choose_protocol(self.dataset.name, name, protocols), samples)
+                protocols = [protocol]
             self._evaluation[stage] = samples, protocols
         return self._evaluation[stage]
 
-    def _choose(self, protocols: Sequence[Protocol]) -> Protocol:
-        wanted = self.validation_protocol or self.dataset.default_protocol
-        by_name = {protocol.name: protocol for protocol in protocols}
-        if wanted not in by_name:
-            raise VIReIDError(
-                f"{self.dataset.name} has no validation protocol '{wanted}', only {', '.join(by_name)}."
-                f"{did_you_mean(wanted, by_name)} Set validation_protocol to one of them."
-            )
-        return by_name[wanted]
-
-    def _load(self, samples: list[Sample], *, training: bool) -> ImageFiles | ImageCache:
-        """Return the samples' images after checking their files; ``skip`` shortens the list of training samples."""
-        files = self._files(samples)
-        skip = training and self.on_bad_image == "skip"
+    def _open_training(self) -> TrainingImages:
+        skip = self.on_bad_image == "skip"
+        files = self._files(self.train_samples)
         if skip:
-            samples = self._skip(samples, files.find_bad())
-            files = self._files(samples)
-        if self.cache_dir is None:
-            if not skip:
-                self._refuse(files.find_bad(), training=training)
-            return files
-        cache = ImageCache(self.cache_dir, files)
-        if not skip and not cache.is_fresh():
-            self._refuse(files.find_bad(), training=training)  # before minutes of building
-        cache.build()
-        if not skip:
-            self._refuse({position: files.problem(position, decode=True) for position in cache.bad}, training=training)
-        return cache
+            kept, images = open_readable(files, self.cache_dir)
+            self._train_samples = [self.train_samples[position] for position in kept]
+            self._training_sampler = None
+            self._sampler()
+        else:
+            images = open_all(
+                files, self.cache_dir, advice="on_bad_image: skip would leave such files out of training."
+            )
+        transforms = [TrainTransform(augmentation, self.image_size) for augmentation in self.augmentations]
+        training = TrainingImages(self.train_samples, images, self.identities, transforms, skip_bad=skip)
+        if isinstance(images, ImageCache):
+            training.bad[images.bad] = True
+        return training
 
     def _files(self, samples: Sequence[Sample]) -> ImageFiles:
         return ImageFiles(self.dataset.root, [sample.path for sample in samples], self.image_size, self.interpolation)
-
-    def _skip(self, samples: list[Sample], bad: dict[int, str]) -> list[Sample]:
-        if bad:
-            warnings.warn(
-                f"{len(bad)} of {len(samples)} training images cannot be read and are left out "
-                f"(on_bad_image: skip). The first: {next(iter(bad.values()))}",
-                stacklevel=2,
-            )
-            self._train_samples = [sample for position, sample in enumerate(samples) if position not in bad]
-        return self.train_samples
-
-    def _refuse(self, bad: dict[int, str], *, training: bool) -> None:
-        if not bad:
-            return
-        advice = (
-            "on_bad_image: skip would leave such files out of training."
-            if training
-            else "Evaluation cannot skip files: a protocol without one of its images is another protocol."
-        )
-        others = f" {len(bad) - 1} more cannot be read." if len(bad) > 1 else ""
-        raise VIReIDError(f"{next(iter(bad.values()))}{others} {advice}")
 
     def _evaluation_dataloader(self, stage: Stage) -> DataLoader:
         if stage not in self._evaluation_images:
@@ -384,35 +343,10 @@ class CrossModalityDataModule(LightningDataModule):
         if self.num_workers:
             loading |= {
                 "persistent_workers": True,
-                "worker_init_fn": _start_worker,
+                "worker_init_fn": start_worker,
                 "multiprocessing_context": self.multiprocessing_context,
             }
         return loading
-
-
-class _LateDataLoader(DataLoader):
-    """A DataLoader whose workers start on the first batch instead of when the iterator is made.
-
-    Lightning makes the first iterator of a resumed run before it tells the sampler the epoch; workers that start at
-    once would load batches of another epoch.
-    """
-
-    def __iter__(self) -> Iterator[Any]:
-        yield from super().__iter__()
-
-
-def _start_worker(worker: int) -> None:
-    """Keep OpenCV from starting a thread for each core in each worker."""
-    cv2.setNumThreads(0)
-
-
-def _moved(protocol: Protocol, used: np.ndarray) -> Protocol:
-    """Return the protocol as positions in the list of the samples at the sorted positions ``used``."""
-    trials = tuple(
-        Trial(query=np.searchsorted(used, trial.query), gallery=np.searchsorted(used, trial.gallery))
-        for trial in protocol.trials
-    )
-    return replace(protocol, trials=trials)
 
 
 def _count(samples: Sequence[Sample]) -> dict[str, int]:

@@ -1,0 +1,46 @@
+"""From loading processes to a normalised batch on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import cv2
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class LateDataLoader(DataLoader):
+    """A DataLoader whose workers start on the first batch instead of when the iterator is made.
+
+    Lightning makes the first iterator of a resumed run before it tells the sampler the epoch; workers that start at
+    once would load batches of another epoch.
+    """
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yield the batches."""
+        yield from super().__iter__()
+
+
+def start_worker(worker: int) -> None:
+    """Keep OpenCV from starting a thread for each core in each loading process."""
+    cv2.setNumThreads(0)
+
+
+def normalize(image: Tensor, erased: Tensor | None = None) -> Tensor:
+    """Normalise images with the mean and standard deviation of ImageNet.
+
+    Args:
+        image: (N, 3, H, W) uint8, RGB.
+        erased: (N, H, W) bool; these pixels become exactly 0.
+
+    Returns:
+        (N, 3, H, W) float32 on the same device.
+    """
+    mean, std = (torch.tensor(values, device=image.device).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    normalized = image.to(torch.float32, copy=True).div_(255).sub_(mean).div_(std)
+    return normalized if erased is None else normalized.masked_fill_(erased.unsqueeze(1), 0)
