@@ -42,7 +42,12 @@ def main() -> None:
     query = np.flatnonzero((camera == 3) | (camera == 6))
     kinds = [(mode, shot) for mode in ("all", "indoor") for shot in ("single", "multi")]
     protocols = [
-        Protocol(f"{mode}/{shot}", tuple(Trial(query, g) for g in official_galleries(arguments.exp, mode, shot)), "sysu", "identity")
+        Protocol(
+            f"{mode}/{shot}",
+            tuple(Trial(query, g) for g in official_galleries(arguments.exp, mode, shot)),
+            "sysu",
+            "identity",
+        )
         for mode, shot in kinds
     ]
     embeddings = Embeddings(embedding, identity, camera)
@@ -56,7 +61,9 @@ def main() -> None:
         return
 
     visible = np.flatnonzero((camera != 3) & (camera != 6))
-    print(f"{len(query)} queries, {len(visible)} visible images, {arguments.values} values, {torch.get_num_threads()} threads")
+    print(
+        f"{len(query)} queries, {len(visible)} visible images, {arguments.values} values, {torch.get_num_threads()} threads"
+    )
     columns, rows = torch.from_numpy(embedding[visible]), torch.from_numpy(embedding[query])
     floor, _ = timed(lambda: rows @ columns.T, arguments.repeats)
     print(f"one matrix product          {floor:8.2f} s")
@@ -67,9 +74,14 @@ def main() -> None:
     for score, (curve, average_precision, inverse_negative_penalty) in zip(scores, expected):
         reference = 100 * np.array([curve[0], average_precision, inverse_negative_penalty])
         found = np.array([score.rank1, score.mAP, score.mINP])
-        print(f"  {score.name:14} Rank-1/mAP/mINP {found.round(3)}  largest difference {abs(found - reference).max():.1e}")
+        print(
+            f"  {score.name:14} Rank-1/mAP/mINP {found.round(3)}  largest difference {abs(found - reference).max():.1e}"
+        )
     sys.stdout.flush()
-    subprocess.run([sys.executable, __file__, "--score-only", "--values", str(arguments.values), "--exp", str(arguments.exp)], check=True)
+    subprocess.run(
+        [sys.executable, __file__, "--score-only", "--values", str(arguments.values), "--exp", str(arguments.exp)],
+        check=True,
+    )
 
 
 def timed(function, repeats):

@@ -1,1 +1,9 @@
 """Callbacks that every method shares."""
+
+from __future__ import annotations
+
+from vireid_lightning.callbacks.retrieval_metrics import RetrievalMetrics
+from vireid_lightning.callbacks.run_summary import RunSummary
+from vireid_lightning.callbacks.save_embeddings import SaveEmbeddings
+
+__all__ = ["RetrievalMetrics", "RunSummary", "SaveEmbeddings"]

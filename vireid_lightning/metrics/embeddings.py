@@ -55,8 +55,8 @@ class Embeddings:
         self.embedding, self.source = embedding, source
         if embedding.ndim != 2 or 0 in embedding.shape:
             raise VIReIDError(
-                f"{source}: the array 'embedding' has shape {tuple(embedding.shape)}; give (images, values), one row for "
-                "each image."
+                f"{source}: the array 'embedding' has shape {tuple(embedding.shape)}; give (images, values), one "
+                "row for each image."
             )
         floating = embedding.is_floating_point() if isinstance(embedding, Tensor) else embedding.dtype.kind == "f"
         if not floating:
@@ -125,7 +125,9 @@ class Embeddings:
         try:
             with np.load(path, allow_pickle=False) as file:
                 if not isinstance(file, np.lib.npyio.NpzFile):
-                    raise VIReIDError(f"{path} is a single array; give an .npz file with the arrays {', '.join(names)}.")
+                    raise VIReIDError(
+                        f"{path} is a single array; give an .npz file with the arrays {', '.join(names)}."
+                    )
                 missing = [name for name in names if name not in file.files]
                 if missing:
                     found = ", ".join(file.files) or "none"
@@ -179,7 +181,7 @@ class Embeddings:
             )
 
 
-class atomic_write:  # noqa: N801
+class atomic_write:
     """Open a file beside ``path`` for writing bytes, and move it into place when all went well.
 
     Example:
@@ -192,7 +194,7 @@ class atomic_write:  # noqa: N801
 
     def __enter__(self) -> Any:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.file = tempfile.NamedTemporaryFile(dir=self.path.parent, prefix=self.path.name, delete=False)  # noqa: SIM115
+        self.file = tempfile.NamedTemporaryFile(dir=self.path.parent, prefix=self.path.name, delete=False)
         return self.file
 
     def __exit__(self, kind: Any, *_: object) -> None:

@@ -114,7 +114,8 @@ class BlockScorer:
         cmc: T times what a rank of the CMC curve counts.
 
     Example:
-        >>> scorer = BlockScorer(torch.tensor([7, 8]), torch.tensor([1, 1]), torch.ones(2, 1).bool(), ["none"], ["image"])
+        >>> gallery = torch.tensor([7, 8]), torch.tensor([1, 1]), torch.ones(2, 1, dtype=torch.bool)
+        >>> scorer = BlockScorer(*gallery, removal=["none"], cmc=["image"])
         >>> scorer(torch.tensor([[0.4, 0.2]]), torch.tensor([7]), torch.tensor([3])).first
         tensor([[2]])
     """
@@ -138,7 +139,9 @@ class BlockScorer:
         """About how much memory a query of a block takes, its row of distances included."""
         gallery, trials = self.member.shape
         members = int(self.member.sum()) if self.counts_identities.any() else 0
-        return gallery * 28 + self.columns.shape[1] * (trials * 24 + 32) + min(members, len(self.identities) * trials) * 8
+        return (
+            gallery * 28 + self.columns.shape[1] * (trials * 24 + 32) + min(members, len(self.identities) * trials) * 8
+        )
 
     def __call__(self, distance: Tensor, identity: Tensor, camera: Tensor) -> QueryScores:
         """Score a block.

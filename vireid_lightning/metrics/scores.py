@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-
 from vireid_lightning.errors import VIReIDError
 from vireid_lightning.metrics.protocols import Protocol
 from vireid_lightning.metrics.ranking import QueryScores
@@ -76,12 +75,12 @@ class ProtocolScores:
         return self.mean("rank1")
 
     @property
-    def mAP(self) -> float:  # noqa: N802
+    def mAP(self) -> float:
         """Mean average precision in per cent."""
         return self.mean("mAP")
 
     @property
-    def mINP(self) -> float:  # noqa: N802
+    def mINP(self) -> float:
         """Mean inverse negative penalty in per cent."""
         return self.mean("mINP")
 
@@ -117,7 +116,8 @@ def trial_scores(scores: QueryScores, trial: int, gallery_images: int, name: str
     if not bool(matched.any()):
         raise VIReIDError(
             f"{name}: none of the {len(first)} queries has an image of its identity left in the gallery of "
-            f"{gallery_images} images (trial {trial + 1}); look at the identities and at which cameras the protocol removes."
+            f"{gallery_images} images (trial {trial + 1}); look at the identities and the removed "
+            "cameras."
         )
     percent = {f"rank{rank}": 100 * (first[matched] <= rank).double().mean().item() for rank in RANKS}
     percent["mAP"] = 100 * scores.average_precision[matched, trial].mean().item()

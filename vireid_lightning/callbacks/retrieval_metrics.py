@@ -1,0 +1,162 @@
+"""Scores the embeddings that a method's validation and test steps return."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from rich.console import Console
+
+from vireid_lightning.callbacks.run_files import checkpoint_label, results_folder
+from vireid_lightning.metrics.results import ScoreTable, keep_earlier, write_results
+from vireid_lightning.metrics.retrieval_metric import RetrievalMetric
+
+
+class RetrievalMetrics(Callback):
+    """Logs, prints and writes retrieval scores, under the same names for every method.
+
+    Feeds a :class:`~vireid_lightning.metrics.RetrievalMetric` with what ``validation_step`` and ``test_step`` return,
+    ``{"embedding": (B, D), "index": (B,)}``. Samples and protocols come from the datamodule.
+
+    Logged, in per cent: ``val/rank1``, ``val/mAP``, ``val/mINP``; in a test ``test/<protocol>/rank1`` and so on for
+    every protocol, and ``test/rank1``, ``test/mAP``, ``test/mINP`` of the dataset's default protocol.
+    ``ModelCheckpoint(monitor="val/mAP", mode="max")`` works with every method.
+
+    ``lightning validate`` and ``lightning test`` print the table and write ``results.json`` beside the checkpoint that
+    was loaded, or into the run's log folder where there was none. ``results.json`` is always the newest: one that is
+    there already is renamed to the next free of ``results_1.json``, ``results_2.json``, ... Under several processes all
+    compute the same scores, and the first prints and writes.
+
+    Args:
+        distance: ``cosine`` or ``euclidean``; None: the dataset's.
+        block_mb: MiB that a block of distances may take.
+        rerank: Whether a test also scores with k-reciprocal re-ranking, in rows of their own.
+        console: Where the table is printed; the terminal by default.
+
+    Attributes:
+        table: The scores of the last validation or test.
+    """
+
+    def __init__(
+        self,
+        distance: Literal["cosine", "euclidean"] | None = None,
+        *,
+        block_mb: int = 64,
+        rerank: bool = False,
+        console: Console | None = None,
+    ) -> None:
+        self.distance, self.block_mb, self.rerank = distance, block_mb, rerank
+        self.console = console
+        self.table: ScoreTable | None = None
+        self._metric: RetrievalMetric | None = None
+        self._loaded: dict[str, Any] = {}
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Remember what results say of the checkpoint: epochs trained, last or best, and the trial."""
+        self._loaded = {
+            "epoch": checkpoint["epoch"] + 1,
+            "checkpoint_kind": checkpoint_label(trainer.ckpt_path, checkpoint),
+            "trained_on_trial": checkpoint.get("vireid", {}).get("dataset", {}).get("trial"),
+        }
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Prepare an empty metric."""
+        self._start(trainer, pl_module, "validate")
+
+    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Prepare an empty metric."""
+        self._start(trainer, pl_module, "test")
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *_: Any, **__: Any
+    ) -> None:
+        """Take a batch's embeddings."""
+        self._update(outputs)
+
+    def on_test_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *_: Any, **__: Any) -> None:
+        """Take a batch's embeddings."""
+        self._update(outputs)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Score, and log; outside of training also print and write."""
+        table = self._compute()
+        if table is None:
+            return
+        scores = {f"val/{score}": table[0].mean(score) for score in ("rank1", "mAP", "mINP")}
+        pl_module.log_dict(scores, prog_bar=True, sync_dist=True)
+        if trainer.state.fn == "validate":
+            self._report(trainer, pl_module, table, "validate")
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Score, log, print and write."""
+        table = self._compute()
+        if table is None:
+            return
+        default = getattr(trainer.datamodule.dataset, "default_protocol", None)
+        scores = {}
+        for row in table:
+            scores.update({f"test/{row.name}/{score}": row.mean(score) for score in ("rank1", "mAP", "mINP")})
+            if row.name == default:
+                scores.update({f"test/{score}": row.mean(score) for score in ("rank1", "mAP", "mINP")})
+        pl_module.log_dict(scores, sync_dist=True)
+        self._report(trainer, pl_module, table, "test")
+
+    def _start(self, trainer: Trainer, pl_module: LightningModule, stage: Literal["validate", "test"]) -> None:
+        if trainer.sanity_checking:
+            self._metric = None
+            return
+        datamodule = trainer.datamodule
+        self._metric = RetrievalMetric(
+            datamodule.eval_samples(stage),
+            datamodule.protocols(stage),
+            distance=self.distance or datamodule.dataset.distance,
+            block_mb=self.block_mb,
+            rerank=self.rerank and stage == "test",
+        ).to(pl_module.device)
+
+    def _update(self, outputs: Mapping[str, Any]) -> None:
+        if self._metric is not None:
+            self._metric.update(outputs["embedding"], outputs["index"])
+
+    def _compute(self) -> ScoreTable | None:
+        if self._metric is None:
+            return None
+        self.table = self._metric.compute()
+        self._metric = None  # its embeddings may fill a good part of the device
+        return self.table
+
+    def _report(self, trainer: Trainer, pl_module: LightningModule, table: ScoreTable, stage: str) -> None:
+        about = self._about(trainer, pl_module, stage)
+        if not trainer.is_global_zero:
+            return
+        folder = results_folder(trainer)
+        path = folder / "results.json"
+        kept = keep_earlier(path)
+        write_results(path, table.to_dict(about))
+        table.print(_title(about), self.console)
+        console = self.console or Console(soft_wrap=True)
+        console.print(f"Results: {path}" + (f" (the earlier ones: {kept.name})" if kept else ""), highlight=False)
+
+    def _about(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> dict[str, Any]:
+        """Return what the scores were measured on."""
+        datamodule, dataset = trainer.datamodule, trainer.datamodule.dataset
+        about = {
+            "stage": stage,
+            "dataset": dataset.name,
+            "fingerprint": getattr(datamodule, "fingerprint", None) or dataset.fingerprint(),
+            "dataset_trial": dataset.trial,
+            "method": type(pl_module).__name__,
+            "checkpoint": None if trainer.ckpt_path is None else str(Path(trainer.ckpt_path).resolve()),
+            "checkpoint_kind": None,
+            "epoch": trainer.current_epoch,
+            "trained_on_trial": None,
+        }
+        return about | (self._loaded if trainer.ckpt_path is not None else {})
+
+
+def _title(about: Mapping[str, Any]) -> str:
+    trial = "" if about["dataset_trial"] is None else f", trial {about['dataset_trial']}"
+    kind = "" if about["checkpoint_kind"] is None else f" ({about['checkpoint_kind']} checkpoint)"
+    return f"{about['dataset']}{trial}: {about['method']}, epoch {about['epoch']}{kind}"

@@ -1,0 +1,57 @@
+"""Writes the embeddings of the test images for later scoring, searching and drawing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from rich.console import Console
+
+from vireid_lightning.callbacks.run_files import log_folder
+from vireid_lightning.metrics.embeddings import Embeddings
+from vireid_lightning.metrics.results import keep_earlier
+from vireid_lightning.metrics.retrieval_metric import RetrievalMetric
+
+
+class SaveEmbeddings(Callback):
+    """Lets ``lightning predict`` write ``embeddings.npz`` into the run's log folder.
+
+    The file holds ``embedding`` (N, D) float32, ``identity``, ``camera``, ``modality`` (0 visible, 1 infrared) and
+    ``path`` (relative to the dataset's root) of all images of the test split in the order of its samples, gathered over
+    processes and once each. ``vireid evaluate`` scores it. A file that is there already is renamed to the next free of
+    ``embeddings_1.npz``, ``embeddings_2.npz``, ...
+
+    Args:
+        filename: Name of the file.
+        console: Where to say where the file is; the terminal by default.
+    """
+
+    def __init__(self, filename: str = "embeddings.npz", *, console: Console | None = None) -> None:
+        self.filename, self.console = filename, console
+        self._metric: RetrievalMetric | None = None
+
+    def on_predict_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Prepare to collect."""
+        samples = trainer.datamodule.eval_samples("test")
+        self._metric = RetrievalMetric(samples, []).to(pl_module.device)
+
+    def on_predict_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *_: Any, **__: Any
+    ) -> None:
+        """Take a batch's embeddings."""
+        if self._metric is not None:
+            self._metric.update(outputs["embedding"], outputs["index"])
+
+    def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Gather and write."""
+        if self._metric is None:
+            return
+        self._metric.sync()
+        embeddings: Embeddings = self._metric.gathered()
+        self._metric = None
+        if trainer.is_global_zero:
+            path = log_folder(trainer) / self.filename
+            keep_earlier(path)
+            embeddings.save(path)
+            console = self.console or Console(soft_wrap=True)
+            console.print(f"Embeddings of {len(embeddings):,} images: {path}", highlight=False)

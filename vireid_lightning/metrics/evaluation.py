@@ -1,0 +1,105 @@
+"""Scoring without a Trainer: plain tensors in a notebook, or a file of saved embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vireid_lightning.errors import VIReIDError
+from vireid_lightning.metrics.embeddings import Embeddings
+from vireid_lightning.metrics.protocols import CMC, Protocol, Removal, Trial
+from vireid_lightning.metrics.results import ScoreTable
+from vireid_lightning.metrics.scores import ProtocolScores
+from vireid_lightning.metrics.scoring import score_protocols
+
+if TYPE_CHECKING:
+    from vireid_lightning.data.dataset import ReIDDataset
+
+
+def evaluate(
+    query: Embeddings | Sequence[Any],
+    gallery: Embeddings | Sequence[Any],
+    protocol: Protocol | None = None,
+    *,
+    removal: Removal = "none",
+    cmc: CMC = "image",
+    distance: str = "cosine",
+    block_mb: int = 64,
+    rerank: bool = False,
+) -> ProtocolScores:
+    """Score queries against a gallery.
+
+    Args:
+        query: :class:`Embeddings`, or a tuple of plain tensors or arrays (embeddings, identities) or (embeddings,
+            identities, cameras). The embeddings may be memory-mapped.
+        gallery: The same for the gallery.
+        protocol: Trials as positions in ``query`` and ``gallery``, with their rules. None: one trial, all queries
+            against the whole gallery, under ``removal`` and ``cmc``.
+        removal: Which gallery images a query skips, where there is no ``protocol``.
+        cmc: What a rank of the CMC curve counts, where there is no ``protocol``.
+        distance: ``cosine`` or ``euclidean``.
+        block_mb: MiB that a block of distances may take.
+        rerank: Whether to re-rank by k-reciprocal neighbours.
+
+    Returns:
+        Scores in per cent, with the counts behind them.
+
+    Raises:
+        VIReIDError: For NaN, shapes that do not fit, an unknown distance or rule, or if no query has a match.
+
+    Example:
+        >>> import torch
+        >>> scores = evaluate((torch.eye(2), [4, 5]), (torch.eye(2), [4, 5]))
+        >>> scores.rank1, scores.mAP
+        (100.0, 100.0)
+    """
+    query, gallery = _as_embeddings(query, "the queries"), _as_embeddings(gallery, "the gallery")
+    for name, value, choices in (("removal", removal, Removal), ("cmc", cmc, CMC)):
+        if value not in choices.__args__:
+            raise VIReIDError(f"{name} is '{value}'; choose one of {', '.join(choices.__args__)}.")
+    if protocol is None:
+        trial = Trial(np.arange(len(query)), np.arange(len(gallery)))
+        protocol = Protocol("query against gallery", (trial,), removal, cmc)
+    rows = score_protocols(query, gallery, [protocol], distance=distance, block_mb=block_mb, rerank=rerank)
+    return rows[-1]
+
+
+def evaluate_file(
+    path: str | Path,
+    dataset: ReIDDataset,
+    *,
+    distance: str | None = None,
+    block_mb: int = 64,
+    rerank: bool = False,
+) -> ScoreTable:
+    """Score saved embeddings under all protocols of a dataset.
+
+    Args:
+        path: An .npz file that ``lightning predict`` or :meth:`Embeddings.save` wrote.
+        dataset: The dataset; only its index files are read.
+        distance: ``cosine`` or ``euclidean``; None: the dataset's.
+        block_mb: MiB that a block of distances may take.
+        rerank: Whether to add rows with k-reciprocal re-ranking.
+
+    Raises:
+        VIReIDError: For a file that cannot be scored, or one that lacks images that a protocol needs.
+    """
+    embeddings = Embeddings.load(path)
+    protocols = dataset.protocols(embeddings.samples(), "test")
+    distance = distance or dataset.distance
+    return ScoreTable(
+        score_protocols(embeddings, embeddings, protocols, distance=distance, block_mb=block_mb, rerank=rerank)
+    )
+
+
+def _as_embeddings(value: Embeddings | Sequence[Any], source: str) -> Embeddings:
+    if isinstance(value, Embeddings):
+        return value
+    if not isinstance(value, (tuple, list)) or not 2 <= len(value) <= 3:
+        raise VIReIDError(
+            f"Give {source} as Embeddings, or as (embeddings, identities) or (embeddings, identities, cameras)."
+        )
+    return Embeddings(*value, source=source)

@@ -1,0 +1,123 @@
+"""Result tables: for the terminal, and as ``results.json``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from vireid_lightning import __version__
+from vireid_lightning.errors import VIReIDError, did_you_mean
+from vireid_lightning.metrics.embeddings import atomic_write
+from vireid_lightning.metrics.scores import RANKS, SCORES, ProtocolScores
+
+#: Number of the layout of ``results.json``.
+FORMAT = 1
+
+
+class ScoreTable:
+    """The scores of several protocols, by name or number.
+
+    Args:
+        rows: One for each protocol.
+
+    Example:
+        >>> table = evaluate_file("embeddings.npz", SYSUMM01("/data/SYSU-MM01"))  # doctest: +SKIP
+        >>> table["all/single/official"].mAP  # doctest: +SKIP
+        68.24
+    """
+
+    def __init__(self, rows: Sequence[ProtocolScores]) -> None:
+        self.rows = tuple(rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[ProtocolScores]:
+        return iter(self.rows)
+
+    def __getitem__(self, key: str | int) -> ProtocolScores:
+        if isinstance(key, int):
+            return self.rows[key]
+        by_name = {row.name: row for row in self.rows}
+        if key not in by_name:
+            raise VIReIDError(f"There is no protocol '{key}', only {', '.join(by_name)}.{did_you_mean(key, by_name)}")
+        return by_name[key]
+
+    def to_dict(self, about: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Return what ``results.json`` holds; ``about`` says what was scored (dataset, checkpoint and the like)."""
+        return {
+            "format": FORMAT,
+            "vireid_lightning": __version__,
+            **(about or {}),
+            "unit": "percent",
+            "deviation": "sample standard deviation (n - 1) over trials",
+            "results": [row.to_dict() for row in self.rows],
+        }
+
+    def render(self, title: str = "") -> Table:
+        """Return a table for the terminal: per cent with two decimals, deviations over trials below."""
+        sizes = {(row.embedding_size, row.distance) for row in self.rows}
+        caption = "; ".join(f"{size} values, {distance} distance" for size, distance in sorted(sizes))
+        table = Table(
+            title=title or None,
+            title_justify="left",
+            caption=f"Per cent; \u00b1 sample standard deviation over trials. {caption}.",
+            caption_justify="left",
+            box=box.SIMPLE_HEAD,
+            padding=(0, 1, 0, 0),
+        )
+        table.add_column("Protocol", no_wrap=True)
+        headings = (*(f"Rank-{rank}" for rank in RANKS), "mAP", "mINP", "Queries\n(valid)")
+        for heading in headings:
+            table.add_column(heading, justify="right")
+        table.add_column("Gallery\n(hash)", no_wrap=True)
+        for row in self.rows:
+            trials = f"\n{len(row.trials)} trials" if len(row.trials) > 1 else ""
+            table.add_row(
+                row.name + trials,
+                *(_cell(row, score) for score in SCORES),
+                f"{_span(trial.queries for trial in row.trials)}\n"
+                f"({_span(trial.valid_queries for trial in row.trials)})",
+                f"{_span(trial.gallery_images for trial in row.trials)}\n{row.gallery_hash}",
+            )
+        return table
+
+    def print(self, title: str = "", console: Console | None = None) -> None:
+        """Print :meth:`render`, at full width where the output is no terminal."""
+        if console is None:
+            console = Console() if Console().is_terminal else Console(width=120)
+        console.print(self.render(title))
+
+
+def write_results(path: str | Path, content: Mapping[str, Any]) -> None:
+    """Write a result file, whole or not at all."""
+    with atomic_write(path) as file:
+        file.write((json.dumps(content, indent=2) + "\n").encode())
+
+
+def keep_earlier(path: str | Path) -> Path | None:
+    """Rename a file that exists from ``name.json`` to the next free of ``name_1.json``, ...; return the new path."""
+    path = Path(path)
+    if not path.exists():
+        return None
+    number = 1
+    while (kept := path.with_name(f"{path.stem}_{number}{path.suffix}")).exists():
+        number += 1
+    path.rename(kept)
+    return kept
+
+
+def _cell(row: ProtocolScores, score: str) -> str:
+    deviation = row.deviation(score)
+    return f"{row.mean(score):.2f}" + ("" if deviation is None else f"\n\u00b1{deviation:.2f}")
+
+
+def _span(values: Iterator[int]) -> str:
+    listed = sorted(set(values))
+    return f"{listed[0]:,}" if len(listed) == 1 else f"{listed[0]:,}-{listed[-1]:,}"
