@@ -1,0 +1,148 @@
+"""k-reciprocal neighbourhoods (Zhong et al., CVPR 2017) as sparse rows, in blocks, on any device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+class SparseRows(NamedTuple):
+    """A matrix by rows: row i has the entries ``start[i]`` to ``start[i + 1]``, their columns ascending."""
+
+    start: Tensor
+    column: Tensor
+    value: Tensor
+
+    @staticmethod
+    def join(lengths: list[Tensor], columns: list[Tensor], values: list[Tensor]) -> SparseRows:
+        """Put blocks of rows together."""
+        start = functional.pad(torch.cat(lengths).cumsum(0), (1, 0))
+        return SparseRows(start, torch.cat(columns), torch.cat(values))
+
+
+def row_blocks(count: int, bytes_per_row: int, block_bytes: int) -> Iterator[slice]:
+    """Yield slices of ``count`` rows that stay within ``block_bytes``, of one row at least."""
+    step = max(1, block_bytes // bytes_per_row)
+    for begin in range(0, count, step):
+        yield slice(begin, min(begin + step, count))
+
+
+def mutual(nearest: Tensor, block_bytes: int) -> Tensor:
+    """Return which of each row's neighbours have the row among their own, (N, n) bool.
+
+    Args:
+        nearest: (N, n) int64, each row's n nearest, itself included.
+        block_bytes: Memory to stay within.
+    """
+    count, n = nearest.shape
+    own = torch.arange(count, device=nearest.device)[:, None, None]
+    blocks = row_blocks(count, 9 * n * n, block_bytes)
+    return torch.cat([(nearest[nearest[part]] == own[part]).any(dim=2) for part in blocks])
+
+
+def expanded_weights(
+    nearest: Tensor, half: int, weigh: Callable[[slice, Tensor, Tensor], Tensor], block_bytes: int
+) -> SparseRows:
+    """Return V: over each row's expanded k-reciprocal set, weights that sum to 1.
+
+    R(i, n) are those of i's n nearest whose own n nearest contain i. R(i) with n = all columns of ``nearest`` is
+    expanded by each S_j = R(j, half), j in R(i), of which more than two thirds lie in R(i).
+
+    Args:
+        nearest: (N, n) int64, each row's n nearest, itself first.
+        half: Neighbours that the expansion sets are drawn from, itself included.
+        weigh: Takes a block of rows and the entries' row within the block and column; returns their weights.
+        block_bytes: Memory to stay within.
+    """
+    count, n = nearest.shape
+    in_all, in_half = mutual(nearest, block_bytes), mutual(nearest[:, :half].contiguous(), block_bytes)
+    lengths, columns, values = [], [], []
+    for part in row_blocks(count, 12 * n * half + 2 * count, block_bytes):
+        near, own = nearest[part], in_all[part]
+        rows = len(near)
+        first = count * torch.arange(rows, device=near.device)
+        table = torch.zeros(rows * count, dtype=torch.bool, device=near.device)
+        table[(first[:, None] + near)[own]] = True
+        members = first[:, None, None] + nearest[near, :half]  # (rows, n, half), places in the table
+        counted = in_half[near] & own[:, :, None]
+        shared = (table[members] & counted).sum(dim=2)
+        accepted = counted & (3 * shared > 2 * counted.sum(dim=2))[:, :, None]
+        table[members[accepted]] = True
+        row, column = table.view(rows, count).nonzero(as_tuple=True)
+        weight = weigh(part, row, column)
+        total = weight.new_zeros(rows).scatter_add_(0, row, weight)
+        lengths.append(torch.bincount(row, minlength=rows))
+        columns.append(column)
+        values.append(weight / total[row])
+    return SparseRows.join(lengths, columns, values)
+
+
+def average_rows(rows: SparseRows, nearest: Tensor, block_bytes: int) -> SparseRows:
+    """Return for each row the mean of the rows of its nearest: local query expansion.
+
+    Args:
+        rows: N sparse rows.
+        nearest: (N, k2) int64.
+        block_bytes: Memory to stay within.
+    """
+    count, k2 = nearest.shape
+    length = rows.start.diff()
+    lengths, columns, values = [], [], []
+    for part in row_blocks(count, 6 * count + 24 * k2 * int(length.max()), block_bytes):
+        near = nearest[part]
+        owner, entry = concatenated_ranges(rows.start[near.flatten()], length[near.flatten()])
+        place = owner // k2 * count + rows.column[entry]
+        table = rows.value.new_zeros(len(near) * count).scatter_add_(0, place, rows.value[entry])
+        row, column = table.view(len(near), count).nonzero(as_tuple=True)
+        lengths.append(torch.bincount(row, minlength=len(near)))
+        columns.append(column)
+        values.append(table[row * count + column] / k2)
+    return SparseRows.join(lengths, columns, values)
+
+
+def overlap(left: SparseRows, right: SparseRows, count: int, block_bytes: int) -> Tensor:
+    """Return (L, R) sums over columns of min(left_i, right_j), of which only entries that both have are visited.
+
+    Args:
+        left: L sparse rows.
+        right: R sparse rows.
+        count: Number of columns.
+        block_bytes: Memory to stay within, beside the result.
+    """
+    device, size = left.value.device, len(right.start) - 1
+    # The right rows by column: entries of column k stand from first[k] on.
+    order = right.column.argsort(stable=True)
+    row_of = torch.repeat_interleave(torch.arange(size, device=device), right.start.diff())[order]
+    value_of = right.value[order]
+    length = torch.bincount(right.column, minlength=count)
+    first = length.cumsum(0) - length
+    result = torch.zeros(len(left.start) - 1, size, dtype=left.value.dtype, device=device)
+    terms = functional.pad(length[left.column].cumsum(0), (1, 0))[left.start]
+    limit, begin = max(1, block_bytes // 40), 0
+    while begin < len(result):
+        end = int(torch.searchsorted(terms, terms[begin] + limit, right=True)) - 1
+        end = min(max(end, begin + 1), len(result))
+        entries = slice(int(left.start[begin]), int(left.start[end]))
+        column = left.column[entries]
+        row = torch.repeat_interleave(torch.arange(end - begin, device=device), left.start[begin : end + 1].diff())
+        owner, partner = concatenated_ranges(first[column], length[column])
+        shared = torch.minimum(left.value[entries][owner], value_of[partner])
+        result[begin:end].view(-1).scatter_add_(0, row[owner] * size + row_of[partner], shared)
+        begin = end
+    return result
+
+
+def concatenated_ranges(start: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
+    """Return, for ranges put end to end, which range each element belongs to, and the element itself.
+
+    Example:
+        >>> concatenated_ranges(torch.tensor([5, 0]), torch.tensor([2, 1]))
+        (tensor([0, 0, 1]), tensor([5, 6, 0]))
+    """
+    owner = torch.repeat_interleave(torch.arange(len(start), device=start.device), length)
+    offset = start - (length.cumsum(0) - length)
+    return owner, torch.arange(len(owner), device=start.device) + offset[owner]

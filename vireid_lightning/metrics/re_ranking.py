@@ -1,0 +1,138 @@
+"""k-reciprocal re-ranking (Zhong et al., CVPR 2017) without an N x N matrix."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vireid_lightning.errors import VIReIDError
+from vireid_lightning.metrics.k_reciprocal import SparseRows, average_rows, expanded_weights, overlap, row_blocks
+from vireid_lightning.metrics.scoring import distance_block, exact_float32
+
+
+def re_rank(
+    query: Tensor,
+    gallery: Tensor,
+    k1: int = 20,
+    k2: int = 6,
+    lambda_value: float = 0.3,
+    *,
+    block_mb: int = 256,
+) -> Tensor:
+    """Return distances re-ranked by k-reciprocal neighbours.
+
+    Over the N = Q + G images together, d(i, j) is the squared Euclidean distance divided by the largest of row i.
+    R(i, n) are those of i and its n nearest whose own n nearest contain i. R(i, k1) is expanded by each
+    S_j = R(j, round(k1 / 2)), j in R(i, k1), of which more than two thirds lie in R(i, k1) (eq. 5). V_i is exp(-d(i, .))
+    over the expanded set, divided by its sum, then averaged over i and its k2 - 1 nearest (eqs. 7 and 11). With
+    s = sum(min(V_i, V_j)), the result is (eqs. 10 and 12)
+
+        (1 - lambda) (1 - s / (2 - s)) + lambda d(i, j).
+
+    Sets are sparse. Distances are made in blocks of rows: once where all of them fit into ``block_mb``, else twice.
+
+    Args:
+        query: (Q, D), L2-normalised for the cosine distance.
+        gallery: (G, D), on the same device.
+        k1: Neighbours that are considered; all others where there are fewer.
+        k2: Images that V is averaged over; 1 leaves it as it is.
+        lambda_value: Weight of the original distance.
+        block_mb: MiB that the blocks may take, beside the result.
+
+    Returns:
+        (Q, G) float32.
+
+    Raises:
+        VIReIDError: For shapes that do not fit, values that are not finite, or arguments out of range.
+
+    Example:
+        >>> images = torch.nn.functional.normalize(torch.randn(30, 8), dim=1)
+        >>> re_rank(images[:10], images[10:], k1=5, k2=2).shape
+        torch.Size([10, 20])
+    """
+    _check(query, gallery, k1, k2, lambda_value)
+    with exact_float32(query.device):
+        images = torch.cat([query, gallery]).float()
+        queries, block_bytes = len(query), block_mb * 2**20
+        distances = _Distances(images, block_bytes)
+        nearest, largest = distances.nearest(max(k1 + 1, k2))
+        half = round(k1 / 2) + 1  # Python rounds half to even, as the authors' code does
+
+        def weigh(part: slice, row: Tensor, column: Tensor) -> Tensor:
+            return torch.exp(-distances.rows(part)[row, column] / largest[part][row])
+
+        weights = expanded_weights(nearest[:, : k1 + 1].contiguous(), half, weigh, distances.spare)
+        if k2 > 1:
+            weights = average_rows(weights, nearest[:, :k2].contiguous(), distances.spare)
+        shared = overlap(_part(weights, 0, queries), _part(weights, queries, len(images)), len(images), distances.spare)
+        result = shared.div_(2 - shared).neg_().add_(1).mul_(1 - lambda_value)
+        for part in row_blocks(queries, 8 * len(gallery), distances.spare):
+            original = distances.rows(part, slice(queries, None)) / largest[part][:, None]
+            result[part] += lambda_value * original
+        return result
+
+
+class _Distances:
+    """Squared Euclidean distances of all images, in blocks of rows; kept where half of the memory holds them."""
+
+    def __init__(self, images: Tensor, block_bytes: int) -> None:
+        self.images = images
+        self.square = images.square().sum(dim=1)
+        size = 4 * len(images) ** 2
+        self.kept = torch.empty(0, len(images), device=images.device)
+        self.keep = 2 * size <= block_bytes
+        #: What is left for blocks.
+        self.spare = block_bytes - size if self.keep else block_bytes // 2
+
+    def rows(self, part: slice, columns: slice = slice(None)) -> Tensor:
+        """Return (rows, columns) distances, of which none is negative, and that to itself is 0."""
+        if part.stop <= len(self.kept):
+            return self.kept[part, columns]
+        if columns.start is None and columns.stop is None:
+            block = distance_block(self.images[part], self.images, "euclidean", self.square)
+            block.add_(self.square[part, None]).clamp_(min=0)
+            block.diagonal(part.start).zero_()
+            return block
+        block = distance_block(self.images[part], self.images[columns], "euclidean", self.square[columns])
+        return block.add_(self.square[part, None]).clamp_(min=0)
+
+    def nearest(self, number: int) -> tuple[Tensor, Tensor]:
+        """Return (N, number) each image's nearest, itself first, and (N,) the largest distance of each."""
+        count = len(self.images)
+        kept = torch.empty(count, count, device=self.images.device) if self.keep else None
+        nearest, largest = [], []
+        for part in row_blocks(count, 12 * count, self.spare):
+            block = self.rows(part)
+            if kept is not None:
+                kept[part] = block
+            largest.append(block.amax(dim=1))
+            block.diagonal(part.start).fill_(-1)  # itself first, also where copies of it exist
+            nearest.append(block.topk(min(number, count), dim=1, largest=False).indices)
+        if kept is not None:
+            self.kept = kept
+        # Where all images are one point, every distance is 0.
+        return torch.cat(nearest), torch.cat(largest).clamp_(min=torch.finfo(torch.float32).tiny)
+
+
+def _part(rows: SparseRows, begin: int, end: int) -> SparseRows:
+    entries = slice(int(rows.start[begin]), int(rows.start[end]))
+    return SparseRows(rows.start[begin : end + 1] - rows.start[begin], rows.column[entries], rows.value[entries])
+
+
+def _check(query: Tensor, gallery: Tensor, k1: int, k2: int, lambda_value: float) -> None:
+    for name, images in (("query", query), ("gallery", gallery)):
+        if images.ndim != 2 or 0 in images.shape or not images.is_floating_point():
+            raise VIReIDError(
+                f"Re-ranking needs {name} embeddings (images, values) of a floating type, not {tuple(images.shape)} of "
+                f"{images.dtype}."
+            )
+        if not bool(torch.isfinite(images).all()):
+            row = int((~torch.isfinite(images).all(dim=1)).nonzero()[0])
+            raise VIReIDError(f"Re-ranking got {name} embeddings with NaN or infinity, the first is row {row}.")
+    if query.shape[1] != gallery.shape[1]:
+        raise VIReIDError(f"Re-ranking got queries of {query.shape[1]} values and a gallery of {gallery.shape[1]}.")
+    if k1 < 1 or k2 < 1 or not 0 <= lambda_value <= 1:
+        raise VIReIDError(
+            f"Re-ranking got k1={k1}, k2={k2}, lambda_value={lambda_value}; k1 and k2 are at least 1, lambda_value is "
+            "between 0 and 1."
+        )
