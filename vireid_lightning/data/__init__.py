@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from vireid_lightning.data.datamodule import CrossModalityDataModule
     from vireid_lightning.data.images import ImageFiles, read_image, resize_image
     from vireid_lightning.data.sampler import EvaluationSampler, IdentitySampler
+    from vireid_lightning.data.self_training import Source
     from vireid_lightning.data.synthetic import Synthetic
     from vireid_lightning.data.transforms import Augmentation, TrainTransform
 
@@ -32,6 +33,7 @@ _LAZY = {
     "IdentitySampler": "sampler",
     "ImageCache": "cache",
     "ImageFiles": "images",
+    "Source": "self_training",
     "Synthetic": "synthetic",
     "TrainTransform": "transforms",
     "read_image": "images",
@@ -59,6 +61,7 @@ __all__ = [
     "ReIDDataset",
     "RegDB",
     "Sample",
+    "Source",
     "Split",
     "Synthetic",
     "TrainTransform",

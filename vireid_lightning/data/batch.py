@@ -44,6 +44,8 @@ class Batch(TypedDict):
         camera: (N,) int64, -1 where unknown.
         index: (N,) int64, position in the split's list of samples.
         erased: (N, H, W) bool, in training only: pixels that random erasing blanked (exactly 0 in ``image``).
+        fake_infrared: (N, 3, H, W) float32, in CMAM's first stage only, where the source has such copies: ``image``
+            translated to infrared, with the same augmentation and normalisation.
     """
 
     image: Tensor
@@ -52,3 +54,4 @@ class Batch(TypedDict):
     camera: Tensor
     index: Tensor
     erased: NotRequired[Tensor]
+    fake_infrared: NotRequired[Tensor]

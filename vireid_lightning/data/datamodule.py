@@ -23,7 +23,9 @@ from vireid_lightning.data.image_source import open_all, open_readable
 from vireid_lightning.data.images import INTERPOLATIONS, ImageFiles, Interpolation
 from vireid_lightning.data.loading import IMAGENET_MEAN, IMAGENET_STD, LateDataLoader, normalize, start_worker
 from vireid_lightning.data.modality_sampler import ModalitySampler
+from vireid_lightning.data.pseudo_label_sampler import PseudoLabelSampler
 from vireid_lightning.data.sampler import EvaluationSampler, IdentitySampler
+from vireid_lightning.data.self_training import Domain, SelfTraining, Source, open_source
 from vireid_lightning.data.transforms import Augmentation, Pipeline, TrainTransform
 from vireid_lightning.data.validation import choose_protocol, keep_used
 from vireid_lightning.errors import VIReIDError
@@ -40,10 +42,11 @@ class CrossModalityDataModule(LightningDataModule):
 
     Training batches are those of :class:`~vireid_lightning.data.sampler.IdentitySampler`. For a method that reads no
     identities they are those of :class:`~vireid_lightning.data.modality_sampler.ModalitySampler`, P * K visible and
-    P * K infrared images, and the identities are removed before anything sees them. Validation extracts the images that
-    one protocol needs, test and prediction all images of the test split; each image is loaded by one rank, once. Images
-    travel to the device as uint8 and are normalised there. The draws of training follow from (seed, epoch) alone,
-    whatever the number of workers and processes, and whether or not the run was resumed.
+    P * K infrared images, and the identities are removed before anything sees them; for one that labels its images
+    itself, those of :class:`~vireid_lightning.data.pseudo_label_sampler.PseudoLabelSampler`. Validation extracts the
+    images that one protocol needs, test and prediction all images of the test split; each image is loaded by one rank,
+    once. Images travel to the device as uint8 and are normalised there. The draws of training follow from (seed, epoch)
+    alone, whatever the number of workers and processes, and whether or not the run was resumed.
 
     Args:
         dataset: The dataset; it lists samples and protocols.
@@ -66,9 +69,11 @@ class CrossModalityDataModule(LightningDataModule):
             identity and modality, and counted in ``skipped``. Evaluation never skips: a protocol without one of its
             images is another protocol.
         seed: Seed of sampling and augmentation; None: the seed of ``seed_everything``, else 0.
+        source: The visible images of CMAM's first stage; other methods have none.
 
     Attributes:
         train_samples: The training images; ``index`` of a training batch points into it.
+        self_training: The images and batches of a method that labels its images itself, once set up for training.
 
     Raises:
         VIReIDError: An argument is out of its range.
@@ -97,6 +102,7 @@ class CrossModalityDataModule(LightningDataModule):
         cache_dir: str | None = None,
         on_bad_image: Literal["error", "skip"] = "error",
         seed: int | None = None,
+        source: Source | None = None,
     ) -> None:
         super().__init__()
         height, width = image_size
@@ -126,11 +132,13 @@ class CrossModalityDataModule(LightningDataModule):
         self.cache_dir = cache_dir
         self.on_bad_image = on_bad_image
         self.seed = seed
+        self.source = source
+        self.self_training: SelfTraining | None = None
         self.identities = sorted(dataset.identities("train"))
         self._train_samples: list[Sample] | None = None
         self._evaluation: dict[str, tuple[list[Sample], list[Protocol]]] = {}
         self._training_images: TrainingImages | None = None
-        self._training_sampler: IdentitySampler | ModalitySampler | None = None
+        self._training_sampler: IdentitySampler | ModalitySampler | PseudoLabelSampler | None = None
         self._evaluation_images: dict[str, EvaluationImages] = {}
 
     @property
@@ -191,6 +199,7 @@ class CrossModalityDataModule(LightningDataModule):
             self._train_samples = self._training_sampler = None
             self._sampler()  # checks P before thousands of files
             self._training_images = self._open_training()
+            self.self_training = self._open_self_training()
         evaluated: Stage = "validate" if stage in ("fit", "validate") else "test"
         samples = self.eval_samples(evaluated)
         self._evaluation_images[evaluated] = EvaluationImages(
@@ -211,6 +220,8 @@ class CrossModalityDataModule(LightningDataModule):
             )
         if self._training_images is None:
             self.setup("fit")
+        if self.self_training is not None:
+            return self.self_training.train_loader()
         sampler = self._sampler()
         return LateDataLoader(
             self._training_images, batch_size=sampler.batch_size, sampler=sampler, drop_last=True, **self._loading()
@@ -239,7 +250,9 @@ class CrossModalityDataModule(LightningDataModule):
 
     def on_after_batch_transfer(self, batch: dict[str, Tensor], dataloader_idx: int) -> Batch:
         """Turn uint8 images into normalised float32 ones, on the device; erased pixels become exactly 0."""
-        return {**batch, "image": normalize(batch["image"], batch.get("erased"))}
+        erased = batch.get("erased")
+        images = {name: normalize(batch[name], erased) for name in ("image", "fake_infrared") if name in batch}
+        return {**batch, **images}
 
     def summary(self) -> dict[str, Any]:
         """Return the counts of each split and the shape of the training batches, in plain values."""
@@ -270,22 +283,28 @@ class CrossModalityDataModule(LightningDataModule):
 
     def _uses_identities(self) -> bool:
         """Return whether the method reads identities; where none is known, it does."""
-        method = getattr(self.trainer, "lightning_module", None)
-        return getattr(method, "uses_identities", True)
+        return getattr(self._method(), "uses_identities", True)
+
+    def _method(self) -> Any:
+        return getattr(self.trainer, "lightning_module", None)
 
     def _world(self) -> tuple[int, int]:
         """Return the number of processes and the number of this one."""
         return (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
 
-    def _sampler(self) -> IdentitySampler | ModalitySampler:
+    def _sampler(self) -> IdentitySampler | ModalitySampler | PseudoLabelSampler:
         if self._training_sampler is None:
             self._training_sampler = self._new_sampler()
         return self._training_sampler
 
-    def _new_sampler(self) -> IdentitySampler | ModalitySampler:
+    def _new_sampler(self) -> IdentitySampler | ModalitySampler | PseudoLabelSampler:
         world_size, rank = self._world()
         seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) if self.seed is None else self.seed
         steps, world = self.steps_per_epoch, {"num_replicas": world_size, "rank": rank, "seed": seed}
+        if getattr(self._method(), "labels_images", False):
+            if steps is None:
+                raise VIReIDError("steps_per_epoch is not set: give the number of steps between two clusterings.")
+            return PseudoLabelSampler(steps_per_epoch=steps, **world)
         if not self._uses_identities():
             wanted = self.identities_per_batch * self.images_per_modality
             return ModalitySampler(self.train_samples, images_per_modality=wanted, steps_per_epoch=steps, **world)
@@ -326,6 +345,26 @@ class CrossModalityDataModule(LightningDataModule):
         if isinstance(images, ImageCache):
             training.bad[images.bad] = True
         return training
+
+    def _open_self_training(self) -> SelfTraining | None:
+        sampler = self._sampler()
+        if not isinstance(sampler, PseudoLabelSampler):
+            if self.source is not None:
+                raise VIReIDError("data.source is for CMAM's first stage; leave it out for a method that has none.")
+            return None
+        domains = {}
+        if self.source is not None:
+            domains["source"] = open_source(
+                self.source,
+                labelled=self._method().source_labels,
+                image_size=self.image_size,
+                interpolation=self.interpolation,
+                cache_dir=self.cache_dir,
+            )
+        images = EvaluationImages(self.train_samples, self._training_images.images)
+        batch = self.identities_per_batch, self.images_per_modality
+        domains["target"] = Domain(self.train_samples, self._training_images, images, *batch)
+        return SelfTraining(domains, sampler, loading=self._loading(), eval_batch_size=self.eval_batch_size)
 
     def _files(self, samples: Sequence[Sample]) -> ImageFiles:
         return ImageFiles(self.dataset.root, [sample.path for sample in samples], self.image_size, self.interpolation)

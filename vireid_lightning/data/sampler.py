@@ -130,7 +130,7 @@ class IdentitySampler(DistributedSampler[Draw]):
         plan = np.empty((*steps.shape, 2, self.images_per_modality), dtype=np.int64)
         for identity, by_modality in enumerate(self.images.values()):
             for modality, images in enumerate(by_modality):
-                drawn = _cycle(images, int(quota[identity]), self.images_per_modality, generator)
+                drawn = draw_in_turn(images, int(quota[identity]), self.images_per_modality, generator)
                 plan[..., modality, :][steps == identity] = drawn
         return np.ascontiguousarray(plan.transpose(0, 2, 1, 3))
 
@@ -217,7 +217,9 @@ def _schedule(quota: NDArray[np.int64], per_step: int, steps: int, generator: np
     return schedule
 
 
-def _cycle(images: NDArray[np.int64], draws: int, per_draw: int, generator: np.random.Generator) -> NDArray[np.int64]:
+def draw_in_turn(
+    images: NDArray[np.int64], draws: int, per_draw: int, generator: np.random.Generator
+) -> NDArray[np.int64]:
     """Return (draws, per_draw) images that run through random orders of ``images``, all of them before any again.
 
     A draw that begins at the end of one order and ends in the next repeats no image, if there are enough of them.

@@ -1,6 +1,7 @@
 """The networks' parts that methods are built from."""
 
 from vireid_lightning.modules.backbone import Backbone, ModalityRows, PerModality
+from vireid_lightning.modules.gray_view import GrayView, draw_channels
 from vireid_lightning.modules.modality_alleviation import ModalityAlleviation
 from vireid_lightning.modules.neck import BNNeck
 from vireid_lightning.modules.non_local import NonLocal, insert_non_local
@@ -21,6 +22,7 @@ __all__ = [
     "Backbone",
     "GeM",
     "GlobalAveragePooling",
+    "GrayView",
     "ModalityAlleviation",
     "ModalityRows",
     "NonLocal",
@@ -30,6 +32,7 @@ __all__ = [
     "PerModality",
     "PermutationHead",
     "PixelClassifiers",
+    "draw_channels",
     "insert_non_local",
     "invert_order",
     "pool_stripes",
