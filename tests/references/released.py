@@ -45,15 +45,34 @@ def scramble(module, seed=0):
                 value.fill_(7)
             elif "running_var" in name or (value.ndim == 1 and name.endswith("weight")):
                 value.uniform_(0.5, 1.5, generator=generator)
+                if name.endswith(("bn3.weight", "W.1.weight")):
+                    value.mul_(0.2)  # ends of residual branches: 16 of them, and products of three, would overflow
             elif value.ndim == 1:
                 value.normal_(0, 0.1, generator=generator)
             else:
                 fan = value[0].numel()
                 value.normal_(0, (2 / fan) ** 0.5 if value.ndim == 4 else 0.05, generator=generator)
+                if name.startswith("NL_") and value.ndim == 4:
+                    value.mul_(0.2)  # three of them are multiplied
     return module
 
 
+def hollow(state, names=("",)):
+    """A state dict whose tensors of these beginnings keep their shapes but hold one value, as small files do."""
+    return {
+        name: torch.zeros((), dtype=value.dtype).expand(value.shape) if name.startswith(tuple(names)) else value
+        for name, value in state.items()
+    }
+
+
 class ReleasedAGW(nn.Module):
+    unused = (
+        "visible_module.visible.layer",
+        "thermal_module.thermal.layer",
+        "base_resnet.base.conv1",
+        "base_resnet.base.bn1",
+    )
+
     def __init__(self, classes):
         super().__init__()
         self.visible_module = holder(visible=resnet())
@@ -120,6 +139,11 @@ def center_cluster(features, identity, margin=0.7):
 
 
 class ReleasedDCLNet(nn.Module):
+    unused = (
+        *(f"{stream}_module.base.layer{stage}" for stream in ("visible", "thermal") for stage in (2, 3, 4)),
+        *(f"shared_module.base.{part}" for part in ("conv1", "bn1", "layer1")),
+    )
+
     def __init__(self, classes):
         super().__init__()
         self.visible_module = holder(base=resnet())
@@ -192,6 +216,8 @@ class ReleasedDCLNet(nn.Module):
 
 
 class ReleasedMPANet(nn.Module):
+    unused = ("nothing",)
+
     def __init__(self, classes, maps=6):
         super().__init__()
         self.backbone = resnet()

@@ -13,7 +13,8 @@ from vireid_lightning.errors import VIReIDError, did_you_mean
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-#: Subcommand -> what it does. Its module is the name with underscores and has ``add_arguments`` and ``run``.
+#: Subcommand -> what it does. Its module has ``add_arguments`` and ``run``, and the name with underscores unless
+#: ``_MODULES`` has another.
 TOOLS = {
     "synthesize": "draw a synthetic dataset in the layout of a real one",
     "check-dataset": "compare a dataset's folder with what its authors published",
@@ -21,6 +22,9 @@ TOOLS = {
     "aggregate": "mean and deviation of result files of several trials or seeds",
     "import-checkpoint": "convert weights that a paper's authors released",
 }
+
+# A module of the tool's own name would hide the public function `vireid_lightning.tools.import_checkpoint`.
+_MODULES = {"import-checkpoint": "importing"}
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -39,7 +43,7 @@ def main(args: Sequence[str] | None = None) -> None:
             file=sys.stderr,
         )
         sys.exit(2)
-    tool = importlib.import_module(f"vireid_lightning.tools.{name.replace('-', '_')}")
+    tool = importlib.import_module(f"vireid_lightning.tools.{_MODULES.get(name, name.replace('-', '_'))}")
     parser = argparse.ArgumentParser(prog=f"vireid {name}", description=tool.__doc__)
     tool.add_arguments(parser)
     arguments = parser.parse_args(args[1:])
