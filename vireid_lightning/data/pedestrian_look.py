@@ -201,7 +201,7 @@ def draw_person(rng: np.random.Generator) -> Person:
     reflectance[Material.SKIN] = rng.uniform(165, 215)
     hair = rng.uniform(0.1, 1.0) ** 2
     colour[Material.HAIR] = 25 + hair * np.array([190, rng.uniform(110, 170), rng.uniform(50, 120)])
-    reflectance[Material.HAIR] = rng.uniform(30, 150)
+    reflectance[Material.HAIR] = rng.uniform(30, 230)
     colour[Material.GLASSES] = reflectance[Material.GLASSES] = rng.uniform(10, 40)
     for first, second in TONES:
         # A texture is there to be seen: the second tone differs clearly in the visible light and, drawn apart from it,
@@ -256,24 +256,31 @@ def _other(value: float, step: float) -> float:
     return value + step if 15 <= value + step <= 250 else value - step
 
 
+def disturbance(difficulty: float) -> float:
+    """Return how strong the cameras' disturbances are: about twice as strong at 0.5 as at 0, and again at 1.
+
+    They never vanish: even the easiest cameras leave raw pixels useless.
+    """
+    return 0.35 + 0.45 * difficulty + 0.8 * difficulty**2
+
+
 def draw_camera(rng: np.random.Generator, modality: int, difficulty: float, rows: int, columns: int) -> Camera:
     """Draw one camera whose disturbances grow with ``difficulty``; its backgrounds fit images of rows x columns."""
     infrared = modality == INFRARED
-    # Disturbances never vanish: even the easiest camera leaves raw pixels useless.
-    scale = 0.4 + 1.2 * difficulty
+    scale = disturbance(difficulty)
     return Camera(
         modality=modality,
         views=rng.dirichlet(np.full(4, 3.0)),
         pitch=rng.uniform(0.05, 0.35),
         gain=rng.uniform(0.9, 1.15) if infrared else rng.uniform(0.75, 1.2),
         cast=np.ones(3) if infrared else 1 + 0.25 * scale * rng.uniform(-1, 1, 3),
-        ramp=0.3 * scale * rng.uniform(-1, 1, 2),
+        ramp=(0.12 + 0.2 * scale) * rng.uniform(-1, 1, 2),
         spot=scale * (rng.uniform(0.25, 0.6) if infrared else rng.uniform(0, 0.2)),
         haze=scale * rng.uniform(0, 0.25),
         blur=scale * rng.uniform(0.2, 0.9),
         noise=scale * (rng.uniform(4, 10) if infrared else rng.uniform(2, 6)),
         quality=int(rng.integers(75, 95)),
-        place=_place(rng, infrared, 0.2 + 0.8 * difficulty, 2 * rows, 6 * columns),
+        place=_place(rng, infrared, 0.3 + 0.3 * scale, 2 * rows, 6 * columns),
     )
 
 

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from vireid_lightning.data.batch import INFRARED, UNKNOWN
 from vireid_lightning.data.pedestrian_canvas import Pose
 from vireid_lightning.data.pedestrian_figure import Figure
-from vireid_lightning.data.pedestrian_look import TONES, Camera, Material, Person, draw_camera, draw_person
+from vireid_lightning.data.pedestrian_look import TONES, Camera, Material, Person, disturbance, draw_camera, draw_person
 from vireid_lightning.errors import VIReIDError
 
 #: Counts the changes of what is drawn: a folder of an earlier version is never continued or taken for a new one.
-DRAWING_VERSION = 1
+DRAWING_VERSION = 2
 
 _PERSON, _CAMERA, _IMAGE = 1, 2, 3  # streams of random numbers that never meet
 
@@ -89,7 +89,7 @@ class PedestrianRenderer:
 
     def _pose(self, rng: np.random.Generator, view: Camera) -> Pose:
         rows, columns = self.image_size
-        jitter = 0.5 + self.difficulty
+        jitter = 0.85 + 0.25 * disturbance(self.difficulty)
         unit = 2 * rows * (0.86 + 0.1 * jitter * rng.uniform(-1, 1))
         return Pose(
             yaw=float(rng.choice(4, p=view.views)) * pi / 2 + rng.normal(0, 0.3),
@@ -127,13 +127,13 @@ class PedestrianRenderer:
     def _expose(self, rng: np.random.Generator, view: Camera, image: NDArray[np.float32]) -> NDArray[np.uint8]:
         """Put the image through the camera: light, something in the way, haze, blur and noise."""
         rows, columns = self.image_size
-        scale = 0.4 + 1.2 * self.difficulty
+        scale = disturbance(self.difficulty)
         x, y = np.linspace(-1, 1, columns, dtype=np.float32)[None], np.linspace(-1, 1, rows, dtype=np.float32)[:, None]
-        across, down = (view.ramp + 0.2 * scale * rng.uniform(-1, 1, 2)).astype(np.float32)
+        across, down = (view.ramp + (0.1 + 0.13 * scale) * rng.uniform(-1, 1, 2)).astype(np.float32)
         spot_x, spot_y = (0.3 * rng.uniform(-1, 1, 2)).astype(np.float32)
         light = 1 + across * x + down * y - np.float32(view.spot) * (np.square(x - spot_x) + np.square(y - spot_y)) / 2
         gain = np.float32(view.gain * np.exp(0.25 * scale * rng.uniform(-1, 1)))
-        if rng.random() < 0.3 * self.difficulty:
+        if rng.random() < 0.3 * self.difficulty**2:
             self._occlude(rng, image)
         image *= (np.maximum(light, np.float32(0.1)) * gain)[..., None]
         haze = np.float32(min(0.7, view.haze * rng.uniform(0.5, 1.5)))
