@@ -88,9 +88,14 @@ def run(args: Sequence[str]) -> Any:
     """
     # Imported here so that help and errors of the command itself do not wait for torch.
     from vireid_lightning.cli_errors import one_sentence
-    from vireid_lightning.lightning_cli import VIReIDCLI, class_names, setting_names
+    from vireid_lightning.lightning_cli import SECTIONS, VIReIDCLI, class_names, setting_names
 
+    # The processes that a distributed strategy starts are given the program's own arguments.
+    program = sys.argv
+    sys.argv = [program[0], *args]
     try:
-        return VIReIDCLI(args=list(args))
+        return VIReIDCLI()
     except argparse.ArgumentError as error:
-        raise VIReIDError(one_sentence(str(error), class_names(), setting_names())) from error
+        raise VIReIDError(one_sentence(str(error), class_names(), setting_names(), SECTIONS)) from error
+    finally:
+        sys.argv = program

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import fields, is_dataclass
 
 from vireid_lightning.errors import did_you_mean
@@ -33,13 +33,16 @@ def option_names(classes: Iterable[type]) -> set[str]:
     return names
 
 
-def one_sentence(message: str, class_names: Iterable[str], options: Iterable[str]) -> str:
+def one_sentence(
+    message: str, class_names: Collection[str], options: Collection[str], sections: Collection[str]
+) -> str:
     """Return a parser's message as one sentence: what is wrong, where, and how to mend it.
 
     Args:
         message: What the parser said, possibly over many lines.
         class_names: Names that a ``class_path`` may have, to suggest the nearest of them.
         options: Names that an argument may have, likewise.
+        sections: Names of a config's top level.
     """
     key = match.group(1) if (match := _KEY.search(message)) else ""
     place = f" at '{key}'" if key else ""
@@ -53,7 +56,11 @@ def one_sentence(message: str, class_names: Iterable[str], options: Iterable[str
         if match := pattern.search(message):
             name = match.group(1)
             owner = f" of {found.group(1).split('.')[-1]}" if (found := _CLASS_PATH.search(message)) else ""
-            hint = did_you_mean(name.split(".")[-1], options)
+            first, _, rest = name.partition(".")
+            if not place and not owner and first not in sections:
+                hint = did_you_mean(first, sections)
+            else:
+                hint = did_you_mean((rest or first).split(".")[-1], options)
             return f"There is no setting '{name}'{owner}{place}.{hint or ' `--print_config` lists the settings.'}"
     if match := _REQUIRED.search(message):
         owner = f" of {found.group(1).split('.')[-1]}" if (found := _CLASS_PATH.search(message)) else ""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from jsonargparse import Namespace
+from lightning.pytorch import Trainer, loggers
 from lightning.pytorch import callbacks as lightning_callbacks
-from lightning.pytorch import loggers
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities import rank_zero_info
 
 from vireid_lightning import data, methods
 from vireid_lightning.callbacks import RetrievalMetrics, RunSummary, SaveEmbeddings
@@ -18,6 +19,22 @@ from vireid_lightning.methods import ReIDModule
 from vireid_lightning.methods.checkpoint import BLOCK, read_checkpoint
 
 _SUBCOMMANDS = ("fit", "validate", "test", "predict")
+
+#: Top level of a config.
+SECTIONS = (
+    "model",
+    "data",
+    "trainer",
+    "retrieval",
+    "checkpoint",
+    "seed_everything",
+    "test_after_fit",
+    "ckpt_path",
+    "weights_only",
+    "verbose",
+    "return_predictions",
+    "config",
+)
 
 
 def _classes() -> list[type]:
@@ -31,21 +48,18 @@ def class_names() -> list[str]:
 
 
 def setting_names() -> set[str]:
-    """Return every name that a setting of a method, dataset, the datamodule or the trainer may have."""
-    from lightning.pytorch import Trainer
-
-    top = {"model", "data", "trainer", "retrieval", "checkpoint", "seed_everything", "ckpt_path", "config"}
-    return top | option_names([*_classes(), CrossModalityDataModule, Trainer, RetrievalMetrics, ModelCheckpoint])
+    """Return every name that a setting of a method, dataset, the datamodule, the trainer or a callback may have."""
+    return option_names([*_classes(), CrossModalityDataModule, Trainer, RetrievalMetrics, ModelCheckpoint])
 
 
 class VIReIDCLI(LightningCLI):
     """The command line: ``model`` is a method, ``data`` the datamodule, ``retrieval`` and ``checkpoint`` callbacks.
 
-    Args:
-        args: Command-line arguments without the program's name.
+    Reads ``sys.argv``, as the processes that a distributed strategy starts do.
     """
 
-    def __init__(self, args: list[str]) -> None:
+    def __init__(self) -> None:
+        _classes()  # datasets are imported on first use, and a short name is found among what is imported
         raising = {"exit_on_error": False}
         super().__init__(
             ReIDModule,
@@ -58,7 +72,6 @@ class VIReIDCLI(LightningCLI):
             save_config_kwargs={"overwrite": True},
             trainer_defaults={"callbacks": [RunSummary(), SaveEmbeddings()]},
             parser_kwargs={**raising, **{name: {**raising} for name in _SUBCOMMANDS}},
-            args=args,
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -82,6 +95,8 @@ class VIReIDCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Take the method from the checkpoint where one is given, and the number of identities from the data."""
         config = self.config[self.subcommand]
+        if "verbose" in config:
+            config.verbose = False  # Lightning's list of every logged value; the callback prints the table
         path = config.get("ckpt_path")
         if path and path not in ("best", "last", "hpc", "registry"):
             self._match_checkpoint(config, path)
@@ -102,17 +117,24 @@ class VIReIDCLI(LightningCLI):
 
     def _count_identities(self, config: Namespace) -> int:
         parser = self._parser(self.subcommand)
-        dataset = parser.instantiate_classes(Namespace(data=config.data.clone())).data
+        dataset = parser.instantiate(Namespace(data=config.data.clone())).data
         return dataset.num_identities
 
     def after_fit(self) -> None:
-        """Score last and best weights over the whole table and say where everything lies."""
-        trainer = self.trainer
-        if not self.config.fit.test_after_fit or trainer.fast_dev_run or trainer.interrupted:
+        """Score the best and the last weights over the whole table and say where everything lies."""
+        trainer, checkpoint = self.trainer, self.trainer.checkpoint_callback
+        if not self.config.fit.test_after_fit or trainer.fast_dev_run or trainer.interrupted or checkpoint is None:
             return
-        checkpoint = trainer.checkpoint_callback
-        paths = [path for path in (checkpoint.last_model_path, checkpoint.best_model_path) if path]
-        for path in dict.fromkeys(paths):
-            trainer.test(self.model, datamodule=self.datamodule, ckpt_path=path, weights_only=True)
-        if trainer.is_global_zero:
-            print(f"Logs, config and checkpoints: {trainer.log_dir}")
+        best, last = checkpoint.best_model_path, checkpoint.last_model_path
+        if best and last and _step(best) == _step(last):
+            rank_zero_info(f"The best weights of {checkpoint.monitor} are the last ones.")
+            best = ""
+        for path in (best, last):
+            if path:
+                trainer.test(self.model, datamodule=self.datamodule, ckpt_path=path, weights_only=True, verbose=False)
+        rank_zero_info(f"Checkpoints: {checkpoint.dirpath}")
+        rank_zero_info(f"Logs and config: {trainer.log_dir}")
+
+
+def _step(path: str) -> int:
+    return read_checkpoint(path)["global_step"]

@@ -12,7 +12,7 @@ from rich.table import Table
 
 
 class RunSummary(Callback):
-    """Prints, before the first step: the data's counts, the method, its size, the batch, the precision, the protocol.
+    """Prints, once, before the first step: the data's counts, the method, its size, the batch, the precision, the protocol.
 
     Args:
         console: Where to print; the terminal by default.
@@ -20,6 +20,7 @@ class RunSummary(Callback):
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console
+        self._printed = False
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the summary of a training run."""
@@ -37,8 +38,9 @@ class RunSummary(Callback):
     @rank_zero_only
     def _print(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         datamodule = trainer.datamodule
-        if datamodule is None or not hasattr(datamodule, "summary"):
+        if self._printed or not hasattr(datamodule, "summary"):
             return
+        self._printed = True
         console = self._console or Console()
         summary = datamodule.summary()
         table = Table(title=f"{summary['dataset']} in {datamodule.dataset.root}", title_justify="left")

@@ -1,0 +1,94 @@
+"""Train and test one model for each trial of a dataset with several splits (RegDB has ten).
+
+Each trial runs as its own ``lightning fit`` process, which also scores the whole table, and writes to
+``OUTPUT/trial_N``. A trial that has its results is skipped; one that was stopped goes on from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from vireid_lightning.errors import VIReIDError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the tool's arguments."""
+    parser.add_argument("--config", action="append", required=True, help="experiment; may be repeated")
+    parser.add_argument("--trials", default="1-10", help="such as 1-10 or 1,3,5 (default: %(default)s)")
+    parser.add_argument("--output", type=Path, help="folder of all trials (default: runs/<name of the first config>)")
+    parser.add_argument(
+        "overrides", nargs=argparse.REMAINDER, help="after `--`: further arguments of `lightning fit`, for every trial"
+    )
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Run the trials one after another and score them together.
+
+    Raises:
+        VIReIDError: If the trials' numbers or a config cannot be read, or a trial fails; finished ones are kept.
+    """
+    from vireid_lightning.tools.aggregate import aggregate_files
+
+    trials = parse_trials(arguments.trials)
+    for config in arguments.config:
+        if not Path(config).is_file():
+            raise VIReIDError(f"There is no config file {config}; give --config the path of an existing YAML file.")
+    output: Path = arguments.output or Path("runs") / Path(arguments.config[0]).stem
+    for number, trial in enumerate(trials, start=1):
+        folder = output / f"trial_{trial}"
+        if (done := finished(folder)) is not None:
+            print(f"Trial {trial} ({number} of {len(trials)}): finished before, {done}")
+            continue
+        print(f"Trial {trial} ({number} of {len(trials)}): {folder}", flush=True)
+        command = fit_command(arguments.config, trial, folder, [item for item in arguments.overrides if item != "--"])
+        if (code := subprocess.run(command, check=False).returncode) != 0:
+            raise VIReIDError(
+                f"Trial {trial} ended with exit code {code}; its own message stands above. Mend it and run the same "
+                "command again: finished trials are skipped."
+            )
+    results = [path for trial in trials if (path := finished(output / f"trial_{trial}")) is not None]
+    if len(results) > 1:
+        aggregate_files(results)
+
+
+def parse_trials(text: str) -> list[int]:
+    """Return the trial numbers of a text such as ``1-3,7``, sorted, each once.
+
+    Example:
+        >>> parse_trials("1-3,7")
+        [1, 2, 3, 7]
+    """
+    numbers: set[int] = set()
+    for part in text.split(","):
+        first, _, last = part.strip().partition("-")
+        if not first.isdecimal() or (last and not last.isdecimal()):
+            raise VIReIDError(f"--trials is '{text}'; give numbers such as 1-10 or 1,3,5.")
+        numbers.update(range(int(first), int(last or first) + 1))
+    if not numbers:
+        raise VIReIDError(f"--trials is '{text}', an empty range; give numbers such as 1-10 or 1,3,5.")
+    return sorted(numbers)
+
+
+def finished(folder: Path) -> Path | None:
+    """Return a trial's result file if its last weights were scored, else None."""
+    for path in sorted(folder.glob("version_*/**/results.json"), reverse=True):
+        if json.loads(path.read_text(encoding="utf-8")):
+            return path
+    return None
+
+
+def fit_command(configs: list[str], trial: int, folder: Path, overrides: list[str]) -> list[str]:
+    """Return the command that trains one trial, going on from its newest last checkpoint where there is one."""
+    logger = [{"class_path": "CSVLogger", "init_args": {"save_dir": str(folder.parent), "name": folder.name}}]
+    command = [sys.executable, "-m", "vireid_lightning", "fit"]
+    for config in configs:
+        command += ["--config", config]
+    command += [f"--data.dataset.init_args.trial={trial}", f"--trainer.logger={json.dumps(logger)}"]
+    checkpoints = sorted(folder.glob("version_*/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime)
+    if checkpoints:
+        command += ["--ckpt_path", str(checkpoints[-1])]
+    return command + overrides
