@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -49,9 +50,10 @@ class ReIDModule(LightningModule, ABC):
             raise VIReIDError(f"num_classes is {num_classes}; training needs at least 2 identities.")
         self.num_classes = num_classes
         self.optimization = Optimization.of(optimization)
-        # Collects the arguments of the subclass's constructor, which is still running. Values stay plain, so that a
-        # checkpoint loads with weights_only=True.
-        self.save_hyperparameters(ignore=["optimization"])
+        # Collects the arguments of the subclass's constructor, which is still running, and of this one, of which it may
+        # lack some. Values stay plain, so that a checkpoint loads with weights_only=True.
+        missing = {"num_classes", "init_from"} - set(inspect.signature(type(self)).parameters)
+        self.save_hyperparameters(ignore=["optimization", *missing])
         self.save_hyperparameters({"optimization": self.optimization.to_dict()})
         self._init_from = init_from
 
