@@ -29,6 +29,7 @@ def evaluate(
     distance: str = "cosine",
     block_mb: int = 64,
     rerank: bool = False,
+    progress: bool = False,
 ) -> ProtocolScores:
     """Score queries against a gallery.
 
@@ -43,6 +44,7 @@ def evaluate(
         distance: ``cosine`` or ``euclidean``.
         block_mb: MiB that a block of distances may take.
         rerank: Whether to re-rank by k-reciprocal neighbours.
+        progress: Whether to show a progress bar for a gallery of more than 32,767 images, which is streamed.
 
     Returns:
         Scores in per cent, with the counts behind them.
@@ -63,8 +65,8 @@ def evaluate(
     if protocol is None:
         trial = Trial(np.arange(len(query)), np.arange(len(gallery)))
         protocol = Protocol("query against gallery", (trial,), removal, cmc)
-    rows = score_protocols(query, gallery, [protocol], distance=distance, block_mb=block_mb, rerank=rerank)
-    return rows[-1]
+    options = {"distance": distance, "block_mb": block_mb, "rerank": rerank, "progress": progress}
+    return score_protocols(query, gallery, [protocol], **options)[-1]
 
 
 def evaluate_file(

@@ -131,7 +131,7 @@ class BlockScorer:
         # Images of nobody count as an identity each.
         nobody = -1 - torch.arange(1, len(identity) + 1, device=device)
         self.identities, self.label = torch.where(identity < 0, nobody, identity).unique(return_inverse=True)
-        self.columns = _columns_by_group(self.label, len(self.identities))
+        self.columns = columns_by_group(self.label, len(self.identities))
         self._tables: dict[bool, _Tables] = {}
 
     @property
@@ -181,7 +181,7 @@ class BlockScorer:
         lookup = torch.full((shape[0] * shape[1],), len(pair), device=member.device)
         if not len(pair):
             return [], lookup.view(shape)
-        table = _columns_by_group(group, len(pair))
+        table = columns_by_group(group, len(pair))
         size = (table < len(group)).sum(dim=1)
         longest_first = size.argsort(descending=True, stable=True)
         lookup[pair[longest_first]] = torch.arange(len(pair), device=member.device)
@@ -250,7 +250,7 @@ class BlockScorer:
         return (ahead.sum(dim=1, dtype=torch.int16) - own_ahead).T.long()
 
 
-def _columns_by_group(group: Tensor, groups: int) -> Tensor:
+def columns_by_group(group: Tensor, groups: int) -> Tensor:
     """Return (groups, largest group) members of each group in ascending order, filled up with ``len(group)``."""
     order = group.argsort(stable=True)
     size = torch.bincount(group, minlength=groups)

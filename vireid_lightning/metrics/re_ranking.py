@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from vireid_lightning.errors import VIReIDError
+from vireid_lightning.metrics.distances import distance_block, exact_float32
 from vireid_lightning.metrics.k_reciprocal import SparseRows, average_rows, expanded_weights, overlap, row_blocks
-from vireid_lightning.metrics.scoring import distance_block, exact_float32
 
 
 def re_rank(
@@ -23,9 +23,9 @@ def re_rank(
 
     Over the N = Q + G images together, d(i, j) is the squared Euclidean distance divided by the largest of row i.
     R(i, n) are those of i and its n nearest whose own n nearest contain i. R(i, k1) is expanded by each
-    S_j = R(j, round(k1 / 2)), j in R(i, k1), of which more than two thirds lie in R(i, k1) (eq. 5). V_i is exp(-d(i, .))
-    over the expanded set, divided by its sum, then averaged over i and its k2 - 1 nearest (eqs. 7 and 11). With
-    s = sum(min(V_i, V_j)), the result is (eqs. 10 and 12)
+    S_j = R(j, round(k1 / 2)), j in R(i, k1), of which more than two thirds lie in R(i, k1) (eq. 5). V_i is
+    exp(-d(i, .)) over the expanded set, divided by its sum, then averaged over i and its k2 - 1 nearest (eqs. 7 and
+    11). With s = sum(min(V_i, V_j)), the result is (eqs. 10 and 12)
 
         (1 - lambda) (1 - s / (2 - s)) + lambda d(i, j).
 

@@ -13,10 +13,11 @@ from torchmetrics.utilities import dim_zero_cat
 
 from vireid_lightning.data.batch import Sample
 from vireid_lightning.errors import VIReIDError
+from vireid_lightning.metrics.distances import check_distance
 from vireid_lightning.metrics.embeddings import Embeddings
 from vireid_lightning.metrics.protocols import Protocol
 from vireid_lightning.metrics.results import ScoreTable
-from vireid_lightning.metrics.scoring import check_distance, score_protocols
+from vireid_lightning.metrics.scoring import score_protocols
 
 
 class RetrievalMetric(Metric):

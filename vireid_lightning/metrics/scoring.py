@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from vireid_lightning.errors import VIReIDError
+from vireid_lightning.metrics.distances import check_distance, distance_block, exact_float32
 from vireid_lightning.metrics.embeddings import Embeddings
 from vireid_lightning.metrics.protocols import SYSU_QUERY_CAMERA, Protocol, Trial
 from vireid_lightning.metrics.ranking import LARGEST_GALLERY, BlockScorer, QueryScores
+from vireid_lightning.metrics.re_ranking import re_rank
 from vireid_lightning.metrics.scores import ProtocolScores, hash_gallery, trial_scores
+from vireid_lightning.metrics.streaming import StreamingScorer
 
-DISTANCES = ("cosine", "euclidean")
+#: The authors' settings of k-reciprocal re-ranking; other settings: :func:`re_rank`.
+RERANKING = {"k1": 20, "k2": 6, "lambda_value": 0.3}
 
 
 @dataclass(frozen=True)
@@ -37,10 +39,12 @@ def score_protocols(
     distance: str = "cosine",
     block_mb: int = 64,
     rerank: bool = False,
+    progress: bool = False,
 ) -> list[ProtocolScores]:
     """Score every trial of every protocol.
 
     Trials with the same queries share one distance matrix, whose rows are made, sorted once and thrown away in blocks.
+    A gallery of more than :data:`LARGEST_GALLERY` images is streamed instead.
 
     Args:
         query: What ``trial.query`` points into.
@@ -49,6 +53,7 @@ def score_protocols(
         distance: ``cosine`` or ``euclidean``; computed in float32 whatever the autocast or matrix precision in force.
         block_mb: MiB that the blocks may take, beside one copy of the gallery.
         rerank: Whether to add a row for each protocol with k-reciprocal re-ranking.
+        progress: Whether to show a progress bar for galleries that are streamed.
 
     Returns:
         One result for each protocol, in their order; then, where asked for, one each re-ranked.
@@ -63,6 +68,8 @@ def score_protocols(
         for column, trial in enumerate(protocol.trials):
             _check_positions(protocol.name, "query", trial.query, len(query))
             _check_positions(protocol.name, "gallery", trial.gallery, len(gallery))
+            if len(np.unique(trial.gallery)) < len(trial.gallery):
+                raise VIReIDError(f"{protocol.name}: a gallery lists an image more than once; list each once.")
             tasks.append(_Task(protocol, trial, row, column))
     names = gallery.path or [f"{row} {label}" for row, label in enumerate(gallery.identity.tolist())]
 
@@ -79,16 +86,27 @@ def score_protocols(
     with exact_float32(gallery.device):
         done: dict[tuple[int, int], tuple[QueryScores, int]] = {}
         for group in _share_distances(tasks):
-            scores = _score_group(query, gallery, group, distance, block_mb * 2**20)
+            if len(group) == 1 and len(group[0].trial.gallery) > LARGEST_GALLERY:
+                scores = StreamingScorer(
+                    query,
+                    gallery,
+                    group[0].protocol,
+                    group[0].trial,
+                    distance=distance,
+                    block_bytes=block_mb * 2**20,
+                    progress=progress,
+                ).score()
+            else:
+                scores = _score_group(query, gallery, group, distance, block_mb * 2**20)
             done.update({(task.row, task.column): (scores, place) for place, task in enumerate(group)})
         collect(done, None)
+        if rerank:
+            done = {
+                (task.row, task.column): (_score_reranked(query, gallery, task, distance, block_mb), 0)
+                for task in tasks
+            }
+            collect(done, RERANKING)
     return results
-
-
-def check_distance(distance: str) -> None:
-    """Raise a :class:`VIReIDError` for an unknown distance."""
-    if distance not in DISTANCES:
-        raise VIReIDError(f"The distance '{distance}' is unknown; choose one of {', '.join(DISTANCES)}.")
 
 
 def check_pair(query: Embeddings, gallery: Embeddings) -> None:
@@ -97,36 +115,6 @@ def check_pair(query: Embeddings, gallery: Embeddings) -> None:
         raise VIReIDError(
             f"Queries have {query.size} values and gallery images {gallery.size}; embed both with the same model."
         )
-
-
-@contextmanager
-def exact_float32(device: torch.device) -> Iterator[None]:
-    """Compute matrix products in full float32: no autocast, no TF32, no gradients."""
-    precision = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        with torch.no_grad(), torch.autocast(device.type, enabled=False):
-            yield
-    finally:
-        torch.set_float32_matmul_precision(precision)
-
-
-def distance_block(query: Tensor, gallery: Tensor, distance: str, gallery_square: Tensor | None = None) -> Tensor:
-    """Return (Q, G) values that rank a gallery as the distance does, for rows prepared by :meth:`Embeddings.rows`.
-
-    Cosine: -cos. Euclidean: ||g||^2 - 2 <q, g>, the squared distance less the query's own square, which changes no
-    order within a row and would cost digits.
-    """
-    if gallery.device.type == "cpu":
-        # NumPy's matrix product is at least as fast as PyTorch's on every processor that we have seen, and the faster
-        # by a third on some.
-        product = torch.from_numpy(np.matmul(query.neg().numpy(), gallery.numpy().T))
-    else:
-        product = query.neg() @ gallery.T
-    if distance == "cosine":
-        return product
-    square = gallery.square().sum(dim=1) if gallery_square is None else gallery_square
-    return product.mul_(2).add_(square)
 
 
 def _check_positions(name: str, side: str, positions: np.ndarray, available: int) -> None:
@@ -186,6 +174,27 @@ def _score_group(
             for place, own, alone in disordered:
                 again = alone(block[moved][:, own.to(device)], *(label[moved] for label in labels))
                 scores.put(rows[tied], torch.tensor([place]), again)
+    return scores
+
+
+def _score_reranked(query: Embeddings, gallery: Embeddings, task: _Task, distance: str, block_mb: int) -> QueryScores:
+    """Score one trial with re-ranked distances; (queries, 1) scores on the CPU."""
+    asked, listed = torch.from_numpy(task.trial.query), torch.from_numpy(task.trial.gallery)
+    if len(listed) > LARGEST_GALLERY:
+        raise VIReIDError(
+            f"{task.protocol.name}: re-ranking takes galleries of up to {LARGEST_GALLERY} images, and this one has "
+            f"{len(listed)}; score it without."
+        )
+    device = gallery.device
+    distances = re_rank(
+        query.rows(asked, distance).to(device), gallery.rows(listed, distance), **RERANKING, block_mb=block_mb
+    )
+    scorer = _scorer(gallery, task.trial.gallery, [task])
+    scores = QueryScores.empty(len(asked), 1)
+    step = max(1, block_mb * 2**20 // scorer.bytes_per_query)
+    for rows in torch.arange(len(asked)).split(step):
+        labels = [part[asked[rows]].to(device) for part in (query.identity, query.camera)]
+        scores.put(rows, slice(None), scorer(distances[rows.to(device)], *labels))
     return scores
 
 

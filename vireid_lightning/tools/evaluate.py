@@ -37,9 +37,9 @@ def run(arguments: argparse.Namespace) -> None:
         raise VIReIDError(f"{output} exists; give --overwrite to replace it, or another --output.")
     if arguments.block_mb < 1:
         raise VIReIDError(f"--block-mb is {arguments.block_mb}; give at least 1.")
+    from vireid_lightning.metrics.distances import check_distance
     from vireid_lightning.metrics.evaluation import evaluate_file
     from vireid_lightning.metrics.results import write_results
-    from vireid_lightning.metrics.scoring import check_distance
 
     if arguments.metric is not None:
         check_distance(arguments.metric)

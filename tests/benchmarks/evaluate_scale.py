@@ -1,0 +1,114 @@
+"""Time and memory of ``evaluate`` against galleries of 10 thousand, 100 thousand and 1 million embeddings.
+
+    python tests/benchmarks/evaluate_scale.py [--queries 10000] [--gallery 10000 100000 1000000] [--values 512]
+
+Embeddings are made once, as .npy files, and memory-mapped. Every gallery size is scored in a process of its own, whose
+peak memory is printed: all of it, and without the pages of the memory-mapped file, which the system may drop.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--queries", type=int, default=10_000)
+    parser.add_argument("--gallery", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
+    parser.add_argument("--values", type=int, default=512)
+    parser.add_argument("--images", type=int, default=50, help="gallery images of an identity")
+    parser.add_argument("--cmc", choices=("image", "identity"), default="image")
+    parser.add_argument("--block-mb", type=int, default=256)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.folder is not None:
+        score(arguments)
+        return
+    print(f"{arguments.queries:,} queries, {arguments.values} values, {torch.get_num_threads()} threads")
+    with tempfile.TemporaryDirectory() as folder:
+        write(Path(folder), arguments)
+        for size in arguments.gallery:
+            options = ["--folder", folder, "--gallery", str(size), "--queries", str(arguments.queries)]
+            options += [
+                "--cmc",
+                arguments.cmc,
+                "--images",
+                str(arguments.images),
+                "--block-mb",
+                str(arguments.block_mb),
+            ]
+            subprocess.run([sys.executable, __file__, *options], check=True)
+
+
+def write(folder: Path, arguments: argparse.Namespace) -> None:
+    """Write a gallery of identities with ``--images`` images each, in random order, and queries of its people."""
+    draw = np.random.default_rng(0)
+    largest, step = max(arguments.gallery), 50_000
+    centre = draw.standard_normal((-(-largest // arguments.images), arguments.values), dtype=np.float32)
+    gallery = np.lib.format.open_memmap(folder / "gallery.npy", "w+", np.float32, (largest, arguments.values))
+    for begin in tqdm(range(0, largest, step), desc="writing embeddings", leave=False):
+        identity = np.arange(begin, min(begin + step, largest)) // arguments.images
+        noise = draw.standard_normal((len(identity), arguments.values), dtype=np.float32)
+        gallery[begin : begin + step] = centre[identity] + 2 * noise
+    gallery.flush()
+    people = np.arange(arguments.queries) % (min(arguments.gallery) // arguments.images)
+    query = centre[people] + 2 * draw.standard_normal((len(people), arguments.values), dtype=np.float32)
+    np.savez(folder / "query.npz", embedding=query, identity=people)
+
+
+def score(arguments: argparse.Namespace) -> None:
+    from vireid_lightning.metrics import Embeddings, evaluate
+
+    size = arguments.gallery[0]
+    with np.load(arguments.folder / "query.npz") as file:
+        query = Embeddings(file["embedding"], file["identity"])
+    mapped = np.load(arguments.folder / "gallery.npy", mmap_mode="r")[:size]
+    peak = PeakMemory()
+    with peak:
+        start = time.perf_counter()
+        gallery = Embeddings(mapped, np.arange(size) // arguments.images)
+        scores = evaluate(query, gallery, cmc=arguments.cmc, block_mb=arguments.block_mb, progress=size > 10**5)
+        seconds = time.perf_counter() - start
+    print(
+        f"{size:>10,} gallery images {seconds:8.1f} s {1e6 * seconds / size:8.1f} us an image   peak "
+        f"{peak.all / 2**20:.2f} GiB, {peak.own / 2**20:.2f} GiB of it not the file   "
+        f"Rank-1 {scores.rank1:.2f} mAP {scores.mAP:.2f}",
+        flush=True,
+    )
+
+
+class PeakMemory(threading.Thread):
+    """Samples this process's resident memory (Linux), in KiB."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.all = self.own = 0
+        self._stop_it = threading.Event()
+
+    def __enter__(self) -> PeakMemory:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop_it.set()
+        self.join()
+
+    def run(self) -> None:
+        while not self._stop_it.wait(0.05):
+            fields = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines() if ":" in line)
+            resident, own = (int(fields[name].split()[0]) for name in ("VmRSS", "RssAnon"))
+            self.all, self.own = max(self.all, resident), max(self.own, own)
+
+
+if __name__ == "__main__":
+    main()
