@@ -1,6 +1,7 @@
 """The networks' parts that methods are built from."""
 
 from vireid_lightning.modules.backbone import Backbone, ModalityRows, PerModality
+from vireid_lightning.modules.extractor import Extractor
 from vireid_lightning.modules.gray_view import GrayView, draw_channels
 from vireid_lightning.modules.modality_alleviation import ModalityAlleviation
 from vireid_lightning.modules.neck import BNNeck
@@ -20,6 +21,7 @@ from vireid_lightning.modules.stripes import PartHead, PermutationHead, invert_o
 __all__ = [
     "BNNeck",
     "Backbone",
+    "Extractor",
     "GeM",
     "GlobalAveragePooling",
     "GrayView",

@@ -1,0 +1,261 @@
+"""The stages of CMAM as epochs: which images, which clustering, which learning rate at each of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vireid_lightning.errors import VIReIDError
+
+#: How pseudo labels are made; ``identities`` are the source's own.
+Clusterer = Literal["dbscan", "kmeans", "identities"]
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """What both stages have.
+
+    Attributes:
+        warmup_steps: Steps of linear warm-up, from 0.01 of the learning rate.
+        eps: Of DBSCAN: largest Jaccard distance of two neighbours.
+        min_samples: Of DBSCAN: images within ``eps`` that make a core image, itself included.
+        k1: Of the k-reciprocal Jaccard distance: neighbours considered.
+        k2: Of the same: neighbours that are averaged over.
+        clusters: Of k-means: clusters of each modality.
+    """
+
+    warmup_steps: int = 2000
+    eps: float = 0.4
+    min_samples: int = 4
+    k1: int = 30
+    k2: int = 6
+    clusters: int = 400
+
+
+@dataclass(frozen=True)
+class SourceStage(_Stage):
+    """Stage 1: asymmetric mutual learning on the source's visible images.
+
+    Attributes:
+        steps: Optimisation steps of one pass.
+        kl_weights: Weight of the mutual KL terms, one for each pass; every pass starts the schedule again.
+        similarity_weight: Weight of the mutual similarity terms.
+        clustering: How the pseudo labels are made, unless the source's identities are used.
+        constant_steps: Step at which the learning rate begins to fall.
+        final_lr: Learning rate that the cosine ends at.
+        smoothing: Label smoothing of the cross-entropy.
+        scale: Of the circle softmax.
+        margin: Of the circle softmax.
+    """
+
+    steps: int = 15_000
+    kl_weights: tuple[float, ...] = (0.0, 0.1)
+    similarity_weight: float = 0.5
+    clustering: Literal["dbscan", "kmeans"] = "dbscan"
+    constant_steps: int = 9000
+    final_lr: float = 7.7e-7
+    smoothing: float = 0.1
+    scale: float = 64.0
+    margin: float = 0.35
+
+
+@dataclass(frozen=True)
+class TargetStage(_Stage):
+    """Stage 2: self-training on the target's visible and infrared images.
+
+    Attributes:
+        dbscan_steps: Optimisation steps on labels of DBSCAN; 0 leaves this phase out.
+        kmeans_steps: Optimisation steps on labels of k-means, afterwards; 0 leaves this phase out. Each phase has the
+            schedule of its own: warm-up, then cosine.
+        lr: Learning rate.
+        final_lr: Learning rate that the cosine ends at.
+        matching: Whether visible and infrared clusters are matched. Without, each modality has pseudo identities of its
+            own: what matching is worth.
+        temperature: Of the contrast with the cluster memory.
+        kl_weight: Weight of the agreement of the two models' classes.
+        distance_weight: Weight of the agreement of the two models' distances.
+        momentum: Share of the old prototype in the cluster memory.
+    """
+
+    dbscan_steps: int = 12_000
+    kmeans_steps: int = 12_000
+    lr: float = 1e-4
+    final_lr: float = 0.0
+    matching: bool = True
+    temperature: float = 0.05
+    kl_weight: float = 0.01
+    distance_weight: float = 0.05
+    momentum: float = 0.2
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of epochs with one learning-rate schedule.
+
+    Attributes:
+        domain: ``source`` or ``target``.
+        clusterer: How its images are labelled.
+        first_epoch: Epoch at which it starts.
+        epochs: Number of epochs.
+        steps: Number of steps.
+        warmup_steps: Steps of linear warm-up.
+        constant_steps: Step at which the cosine starts.
+        lr: Learning rate.
+        final_lr: Learning rate at its end.
+        kl_weight: Weight of the mutual KL terms.
+    """
+
+    domain: Literal["source", "target"]
+    clusterer: Clusterer
+    first_epoch: int
+    epochs: int
+    steps: int
+    warmup_steps: int
+    constant_steps: int
+    lr: float
+    final_lr: float
+    kl_weight: float
+
+    def rate(self, step: int) -> float:
+        """Return the learning rate of a step of the phase, from 0."""
+        if step < self.warmup_steps:
+            return self.lr * (0.01 + 0.99 * step / self.warmup_steps)
+        fall = max(self.constant_steps, self.warmup_steps)
+        if step < fall:
+            return self.lr
+        share = min((step - fall) / max(self.steps - fall, 1), 1.0)
+        return self.final_lr + 0.5 * (self.lr - self.final_lr) * (1 + math.cos(math.pi * share))
+
+
+class Timeline:
+    """All phases of a run, one after the other; an epoch lies between two clusterings.
+
+    Args:
+        source: Stage 1, or None.
+        target: Stage 2, or None.
+        steps_per_epoch: Steps between two clusterings.
+        lr: Learning rate of stage 1.
+        source_labels: Whether stage 1 uses the source's identities.
+
+    Attributes:
+        phases: In order.
+        epochs: Their number in all.
+
+    Raises:
+        VIReIDError: If a phase's steps are no whole number of epochs, or there is no phase.
+
+    Example:
+        >>> timeline = Timeline(SourceStage(), TargetStage(), steps_per_epoch=500, lr=3.5e-4)
+        >>> [(phase.domain, phase.clusterer, phase.first_epoch) for phase in timeline.phases], timeline.epochs
+        ([('source', 'dbscan', 0), ('source', 'dbscan', 30), ('target', 'dbscan', 60), ('target', 'kmeans', 84)], 108)
+    """
+
+    def __init__(
+        self,
+        source: SourceStage | None,
+        target: TargetStage | None,
+        *,
+        steps_per_epoch: int,
+        lr: float,
+        source_labels: bool = False,
+    ) -> None:
+        self.steps_per_epoch = steps_per_epoch
+        self.phases: list[Phase] = []
+        self.epochs = 0
+        if source is not None:
+            clusterer = "identities" if source_labels else source.clustering
+            for kl_weight in source.kl_weights:
+                self._add(
+                    source, "source", clusterer, source.steps, lr, constant=source.constant_steps, kl_weight=kl_weight
+                )
+        if target is not None:
+            for clusterer, steps in (("dbscan", target.dbscan_steps), ("kmeans", target.kmeans_steps)):
+                self._add(target, "target", clusterer, steps, target.lr, constant=0, kl_weight=target.kl_weight)
+        if not self.phases:
+            raise VIReIDError("CMAM has no steps to train: give a source or a target stage with steps above 0.")
+
+    def _add(
+        self,
+        stage: SourceStage | TargetStage,
+        domain: Literal["source", "target"],
+        clusterer: Any,
+        steps: int,
+        lr: float,
+        *,
+        constant: int,
+        kl_weight: float,
+    ) -> None:
+        if steps < 0 or steps % self.steps_per_epoch:
+            raise VIReIDError(
+                f"The {domain} stage has a phase of {steps} steps, which is no whole number of epochs of "
+                f"{self.steps_per_epoch} steps (data.steps_per_epoch, the steps between two clusterings); "
+                f"give a multiple of {self.steps_per_epoch}."
+            )
+        epochs = steps // self.steps_per_epoch
+        if epochs:
+            self.phases.append(
+                Phase(
+                    domain=domain,
+                    clusterer=clusterer,
+                    first_epoch=self.epochs,
+                    epochs=epochs,
+                    steps=steps,
+                    warmup_steps=stage.warmup_steps,
+                    constant_steps=constant,
+                    lr=lr,
+                    final_lr=stage.final_lr,
+                    kl_weight=kl_weight,
+                )
+            )
+            self.epochs += epochs
+
+    def phase(self, epoch: int) -> Phase:
+        """Return the phase that an epoch belongs to; the last one's for any epoch after it."""
+        return [phase for phase in self.phases if phase.first_epoch <= epoch][-1]
+
+    def rate(self, step: int) -> float:
+        """Return the learning rate of a step of the run, from 0."""
+        phase = self.phase(step // self.steps_per_epoch)
+        return phase.rate(step - phase.first_epoch * self.steps_per_epoch)
+
+
+def check_plan(
+    timeline: Timeline,
+    stages: Mapping[str, SourceStage | TargetStage | None],
+    modalities: Mapping[str, NDArray[np.int64]],
+    max_epochs: int | None,
+) -> None:
+    """Check before training that stages, images and the length of the run fit together.
+
+    Args:
+        timeline: The phases.
+        stages: By the name of their images.
+        modalities: Modality of each image of those that there are.
+        max_epochs: The trainer's.
+
+    Raises:
+        VIReIDError: If a stage has no images or more clusters than images, or the run is longer than the phases.
+    """
+    for phase in timeline.phases:
+        if phase.domain not in modalities:
+            raise VIReIDError(
+                "CMAM's first stage needs visible images to learn from: set data.source.dataset, or leave the stage "
+                "out with model.source: null."
+            )
+        fewest = int(np.unique(modalities[phase.domain], return_counts=True)[1].min())
+        clusters = stages[phase.domain].clusters
+        if phase.clusterer == "kmeans" and clusters > fewest:
+            raise VIReIDError(
+                f"{phase.domain}.clusters is {clusters}, but a modality of the {phase.domain} has only {fewest} "
+                "training images; set it to about the number of people."
+            )
+    if max_epochs is None or not 0 < max_epochs <= timeline.epochs:
+        raise VIReIDError(
+            f"trainer.max_epochs is {max_epochs}, but the stages take {timeline.epochs} epochs of "
+            f"{timeline.steps_per_epoch} steps; set it to {timeline.epochs}, or fewer to stop earlier."
+        )

@@ -1,0 +1,67 @@
+"""What a method does with all images at once, in however many processes it trains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+import torch.nn.functional as F
+from lightning.fabric.utilities import move_data_to_device
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from vireid_lightning.errors import VIReIDError
+
+_Result = TypeVar("_Result")
+
+
+@torch.no_grad()
+def extract_all(
+    module: LightningModule, loader: DataLoader, count: int, features: Callable[[Tensor, Tensor], Tensor]
+) -> Tensor:
+    """Run a function of images over a whole list of them, in eval mode, and gather it in every process.
+
+    Args:
+        module: The method, under a Trainer with a datamodule.
+        loader: This process's part of the images: positions r, r + R, ... of R processes.
+        count: Images in the whole list.
+        features: From images and modality to (B, D).
+
+    Returns:
+        (count, D) float32 on the module's device, in the order of the list.
+    """
+    trainer, training, parts = module.trainer, module.training, []
+    module.eval()
+    for batch in loader:
+        batch = trainer.datamodule.on_after_batch_transfer(move_data_to_device(batch, module.device), 0)
+        with trainer.precision_plugin.forward_context():
+            parts.append((batch["index"], features(batch["image"], batch["modality"]).float()))
+    module.train(training)
+    positions, values = (torch.cat(each) for each in zip(*parts))
+    # Processes may differ by one in length; what fills the shorter ones up goes to a last row, which is cut off.
+    lacking = -(-count // trainer.world_size) - len(positions)
+    positions = module.all_gather(F.pad(positions, (0, lacking), value=count)).flatten()
+    values = module.all_gather(F.pad(values, (0, 0, 0, lacking))).view(len(positions), -1)
+    gathered = values.new_empty(count + 1, values.shape[1])
+    gathered[positions] = values
+    return gathered[:count]
+
+
+def on_first_process(trainer: Trainer, function: Callable[[], _Result]) -> _Result:
+    """Return in every process what a function returns in the first; raise in all what it raises there.
+
+    Raises:
+        VIReIDError: What the function raised.
+    """
+    found: Any = None
+    if trainer.is_global_zero:
+        try:
+            found = function()
+        except VIReIDError as error:
+            found = error
+    found = trainer.strategy.broadcast(found)
+    if isinstance(found, VIReIDError):
+        raise found
+    return found
