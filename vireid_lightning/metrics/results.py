@@ -56,7 +56,7 @@ class ScoreTable:
             "vireid_lightning": __version__,
             **(about or {}),
             "unit": "percent",
-            "deviation": "sample standard deviation (n - 1) over trials",
+            "deviation_is": "sample standard deviation (n - 1) over trials",
             "results": [row.to_dict() for row in self.rows],
         }
 

@@ -1,0 +1,141 @@
+"""Mean and deviation over result files: several trials of a dataset, or several seeds."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from vireid_lightning.errors import VIReIDError
+from vireid_lightning.metrics.scores import RANKS, SCORES
+
+#: What all rows of one protocol must share.
+_ROW_KEYS = ("distance", "reranking", "cmc", "removal", "embedding_size")
+
+
+def aggregate(paths: Sequence[str | Path]) -> dict[str, Any]:
+    """Return mean and sample standard deviation (n - 1) of each protocol's scores over result files.
+
+    Each file counts once, with its mean over the protocol's own trials.
+
+    Args:
+        paths: ``results.json`` files of one method on one dataset: of different trials, or of one trial and several
+            seeds.
+
+    Raises:
+        VIReIDError: If a file is no result file, or the files mix datasets, methods, protocols, distances or
+            re-ranking, hold the same file, checkpoint or trial twice, or only some of them name a trial.
+    """
+    if not paths:
+        raise VIReIDError("There is nothing to aggregate; give result files.")
+    files = [Path(path) for path in paths]
+    contents = [_read(path) for path in files]
+    _refuse_twice(files, contents)
+    for key in ("dataset", "method", "unit"):
+        _require_same(files, [content.get(key) for content in contents], key)
+    trials = [content.get("dataset_trial") for content in contents]
+    if None in trials and set(trials) != {None}:
+        unnamed = files[trials.index(None)]
+        raise VIReIDError(f"{unnamed} names no trial, but other files do; aggregate files of trials on their own.")
+    if trials[0] is None:
+        _require_same(files, [content.get("fingerprint") for content in contents], "fingerprint")
+    names = [[row["protocol"] for row in content["results"]] for content in contents]
+    _require_same(files, [", ".join(sorted(listed)) for listed in names], "protocols")
+    rows = []
+    for name in names[0]:
+        found = [next(row for row in content["results"] if row["protocol"] == name) for content in contents]
+        for key in _ROW_KEYS:
+            _require_same(files, [row.get(key) for row in found], f"{key} of {name}")
+        values = {score: [row["scores"][score] for row in found] for score in SCORES}
+        rows.append(
+            {
+                "protocol": name,
+                **{key: found[0].get(key) for key in _ROW_KEYS},
+                "n": len(found),
+                "scores": {score: statistics.fmean(listed) for score, listed in values.items()},
+                "deviation": {
+                    score: statistics.stdev(listed) if len(listed) > 1 else None for score, listed in values.items()
+                },
+            }
+        )
+    return {
+        "stage": "aggregate",
+        "dataset": contents[0]["dataset"],
+        "method": contents[0].get("method"),
+        "n": len(files),
+        "dataset_trials": None if trials[0] is None else sorted(trials),
+        "unit": contents[0]["unit"],
+        "deviation_is": "sample standard deviation (n - 1) over files",
+        "files": [str(path) for path in files],
+        "results": rows,
+    }
+
+
+def render(aggregated: Mapping[str, Any]) -> Table:
+    """Return the table of :func:`aggregate` for the terminal."""
+    trials = aggregated["dataset_trials"]
+    over = f"{aggregated['n']} runs" if trials is None else f"trials {', '.join(map(str, trials))}"
+    table = Table(
+        title=f"{aggregated['dataset']}: {aggregated['method'] or 'saved embeddings'}, n = {aggregated['n']} ({over})",
+        title_justify="left",
+        caption="Per cent; \u00b1 sample standard deviation over files.",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column("Protocol", no_wrap=True)
+    for heading in (*(f"Rank-{rank}" for rank in RANKS), "mAP", "mINP", "n"):
+        table.add_column(heading, justify="right")
+    for row in aggregated["results"]:
+        cells = []
+        for score in SCORES:
+            deviation = row["deviation"][score]
+            cells.append(f"{row['scores'][score]:.2f}" + ("" if deviation is None else f"\n\u00b1{deviation:.2f}"))
+        table.add_row(row["protocol"], *cells, str(row["n"]))
+    return table
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise VIReIDError(f"There is no result file {path}; give the results.json files of finished tests.") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise VIReIDError(f"{path} cannot be read as a result file: {error}.") from error
+    rows = content.get("results") if isinstance(content, dict) else None
+    whole = isinstance(rows, list) and rows and all(isinstance(row, dict) for row in rows) and "dataset" in content
+    if not whole or any(not set(SCORES) <= set(row.get("scores", ())) or "protocol" not in row for row in rows):
+        raise VIReIDError(f"{path} is no result file of `lightning test` or `vireid evaluate`.")
+    if content.get("stage") == "aggregate":
+        raise VIReIDError(f"{path} is itself an aggregate; give the result files that it was made of.")
+    return content
+
+
+def _refuse_twice(files: Sequence[Path], contents: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse what would count one run twice: a file, a checkpoint, or a trial of a dataset that has several."""
+    for what, keys in (
+        ("file", [str(path.resolve()) for path in files]),
+        ("trial", [content.get("dataset_trial") for content in contents]),
+        ("checkpoint", [content.get("checkpoint") for content in contents]),
+        ("embeddings", [content.get("embeddings") for content in contents]),
+    ):
+        first: dict[Any, Path] = {}
+        for path, key in zip(files, keys):
+            if key is not None and first.setdefault(key, path) is not path:
+                raise VIReIDError(
+                    f"{first[key]} and {path} are both of {what} {key}, which would count twice; leave one of them out."
+                )
+
+
+def _require_same(files: Sequence[Path], values: Sequence[Any], what: str) -> None:
+    for path, value in zip(files, values):
+        if value != values[0]:
+            raise VIReIDError(
+                f"{files[0]} and {path} do not belong together: {what} is '{values[0]}' in the first and '{value}' in "
+                "the second; aggregate them apart."
+            )

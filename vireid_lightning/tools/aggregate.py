@@ -1,0 +1,51 @@
+"""Mean and standard deviation over result files of several trials or seeds."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from vireid_lightning.errors import VIReIDError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("results", nargs="+", help="results.json files of one method on one dataset")
+    parser.add_argument("--output", help="also write the result to this .json file")
+    parser.add_argument("--overwrite", action="store_true", help="replace the output file if it exists")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Aggregate, print, and write where asked to.
+
+    Raises:
+        VIReIDError: For files that do not belong together, or an output file that exists.
+    """
+    aggregate_files(arguments.results, output=arguments.output, overwrite=arguments.overwrite)
+
+
+def aggregate_files(
+    paths: Sequence[str | Path], *, output: str | Path | None = None, overwrite: bool = False
+) -> dict[str, Any]:
+    """Aggregate result files, print the table and write it where asked to; return what was written.
+
+    Raises:
+        VIReIDError: As :func:`~vireid_lightning.metrics.aggregation.aggregate`; or if ``output`` exists.
+    """
+    from rich.console import Console
+
+    from vireid_lightning.metrics.aggregation import aggregate, render
+    from vireid_lightning.metrics.results import write_results
+
+    output = None if output is None else Path(output)
+    if output is not None and output.exists() and not overwrite:
+        raise VIReIDError(f"{output} exists; give --overwrite to replace it, or another --output.")
+    aggregated = aggregate(paths)
+    console = Console() if Console().is_terminal else Console(width=120)
+    console.print(render(aggregated))
+    if output is not None:
+        write_results(output, aggregated)
+        print(f"Results: {output}")
+    return aggregated
