@@ -19,6 +19,8 @@ from vireid_lightning.errors import VIReIDError, did_you_mean
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+_MISMATCH = "--allow-trial-mismatch"
+
 SUBCOMMANDS = {
     "fit": "train a method, then score its last and its best weights over the whole table",
     "validate": "score the validation protocol",
@@ -57,6 +59,7 @@ def _help() -> str:
         "",
         "`lightning fit --help` lists the settings; `lightning fit --model.help MPANet` those of a method,",
         "`lightning fit --data.dataset.help SYSUMM01` those of a dataset;",
+        f"`lightning test ... {_MISMATCH}` scores a checkpoint on another trial of its dataset, marked as such.",
         "`lightning fit --config FILE --print_config` prints the whole config. `vireid --help` has the other tools.",
     ]
     return "\n".join(lines)
@@ -80,6 +83,13 @@ def _hand_over(args: list[str]) -> None:
     sys.exit(2)
 
 
+def _ours(error: BaseException | None) -> VIReIDError | None:
+    """Return the :class:`VIReIDError` that an error is or was raised from, if any."""
+    while error is not None and not isinstance(error, VIReIDError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
 def run(args: Sequence[str]) -> Any:
     """Parse, build and run one subcommand; returns the CLI object, for use from Python.
 
@@ -92,9 +102,14 @@ def run(args: Sequence[str]) -> Any:
 
     # The processes that a distributed strategy starts are given the program's own arguments.
     program = sys.argv
-    sys.argv = [program[0], *args]
+    sys.argv = [program[0], *("--retrieval.allow_trial_mismatch=true" if a == _MISMATCH else a for a in args)]
     try:
         return VIReIDCLI()
+    except (ValueError, TypeError) as error:
+        # The parser wraps what a constructor raises.
+        if (ours := _ours(error)) is None or ours is error:
+            raise
+        raise ours from None
     except argparse.ArgumentError as error:
         raise VIReIDError(one_sentence(str(error), class_names(), setting_names(), SECTIONS)) from error
     finally:

@@ -10,6 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 
 from vireid_lightning.callbacks.run_files import checkpoint_label, results_folder
+from vireid_lightning.errors import VIReIDError
 from vireid_lightning.metrics.results import ScoreTable, keep_earlier, write_results
 from vireid_lightning.metrics.retrieval_metric import RetrievalMetric
 
@@ -33,6 +34,8 @@ class RetrievalMetrics(Callback):
         distance: ``cosine`` or ``euclidean``; None: the dataset's.
         block_mb: MiB that a block of distances may take.
         rerank: Whether a test also scores with k-reciprocal re-ranking, in rows of their own.
+        allow_trial_mismatch: Score a checkpoint on another trial of its dataset than it was trained on; such a result
+            carries both numbers and ``trial_mismatch``. Otherwise refused: another trial tests on training identities.
         console: Where the table is printed; the terminal by default.
 
     Attributes:
@@ -45,20 +48,36 @@ class RetrievalMetrics(Callback):
         *,
         block_mb: int = 64,
         rerank: bool = False,
+        allow_trial_mismatch: bool = False,
         console: Console | None = None,
     ) -> None:
         self.distance, self.block_mb, self.rerank = distance, block_mb, rerank
+        self.allow_trial_mismatch = allow_trial_mismatch
         self.console = console
         self.table: ScoreTable | None = None
         self._metric: RetrievalMetric | None = None
         self._loaded: dict[str, Any] = {}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Remember what results say of the checkpoint: epochs trained, last or best, and the trial."""
+        """Remember what results say of the checkpoint: epochs trained, last or best, and the trial.
+
+        Raises:
+            VIReIDError: If the checkpoint was trained on another trial of the dataset that it is to be scored on.
+        """
+        trained, dataset = checkpoint.get("vireid", {}).get("dataset", {}), trainer.datamodule.dataset
+        trial = trained.get("trial")
+        mismatch = trained.get("name") == dataset.name and trial != dataset.trial
+        if mismatch and trainer.state.fn != "fit" and not self.allow_trial_mismatch:
+            raise VIReIDError(
+                f"{trainer.ckpt_path} was trained on trial {trial} of {dataset.name}, but the data is trial "
+                f"{dataset.trial}, which tests on identities that it was trained on; set --data.dataset.init_args.trial "
+                f"{trial}, or give --allow-trial-mismatch to score it all the same, marked as such."
+            )
         self._loaded = {
             "epoch": checkpoint["epoch"] + 1,
             "checkpoint_kind": checkpoint_label(trainer.ckpt_path, checkpoint),
-            "trained_on_trial": checkpoint.get("vireid", {}).get("dataset", {}).get("trial"),
+            "trained_on_trial": trial,
+            "trial_mismatch": mismatch,
         }
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -152,11 +171,14 @@ class RetrievalMetrics(Callback):
             "checkpoint_kind": None,
             "epoch": trainer.current_epoch,
             "trained_on_trial": None,
+            "trial_mismatch": False,
         }
         return about | (self._loaded if trainer.ckpt_path is not None else {})
 
 
 def _title(about: Mapping[str, Any]) -> str:
     trial = "" if about["dataset_trial"] is None else f", trial {about['dataset_trial']}"
+    if about["trial_mismatch"]:
+        trial += f" BUT TRAINED ON TRIAL {about['trained_on_trial']}"
     kind = "" if about["checkpoint_kind"] is None else f" ({about['checkpoint_kind']} checkpoint)"
     return f"{about['dataset']}{trial}: {about['method']}, epoch {about['epoch']}{kind}"
