@@ -1,0 +1,120 @@
+"""What each method costs beside its bare backbone: parameters, embedding, GFLOPs and images per second of training.
+
+Run by hand: python tests/benchmarks/method_costs.py [--backbone resnet50] [--size 288 144] [--rounds 3]. Prints a
+markdown table. One training step is forward and backward of the whole loss, on the CPU in float32, with random weights
+and one batch of P identities x (K visible + K infrared) images. All methods see the same batch and take turns in each
+round; the fastest round counts, since other processes can only slow it down. GFLOPs are those of matrix products and
+convolutions, as torch counts them, a multiplication and an addition being two.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from references.batches import training_batch
+
+from vireid_lightning.methods import AGW, MMGL, Baseline, DCLNet, MPANet
+from vireid_lightning.modules import Backbone
+
+
+class BareBackbone(torch.nn.Module):
+    """The one-stream backbone and the mean of its last map."""
+
+    def __init__(self, backbone):
+        super().__init__()
+        self.backbone = Backbone(backbone, pretrained=False)
+
+    def embed(self, images, modality):
+        return self.backbone.features(images, modality)[-1].mean((2, 3))
+
+    def training_step(self, batch, batch_idx):
+        return self.embed(batch["image"], batch["modality"]).mean()
+
+
+def build(backbone, identities):
+    """Name -> module, the bare backbone first."""
+    modules = {"bare backbone": BareBackbone(backbone)}
+    for method in (Baseline, AGW, MPANet, DCLNet):
+        modules[method.__name__] = method(num_classes=identities, backbone=backbone, pretrained=False)
+    modules[MMGL.__name__] = MMGL(backbone=backbone)
+    for module in modules.values():
+        # Without a Trainer there is nothing to log to.
+        module.combine = lambda terms, weights, batch: sum(weights.get(name, 1.0) * t for name, t in terms.items())
+    return modules
+
+
+def step(module, batch):
+    module.zero_grad(set_to_none=True)
+    module.training_step(batch, 0).backward()
+
+
+def costs(backbone, identities, batch, rounds):
+    """One dictionary of figures for each module."""
+    images = len(batch["image"])
+    modules = build(backbone, identities)
+    figures = {}
+    for name, module in modules.items():
+        with FlopCounterMode(display=False) as counter:  # this is the warm-up too
+            step(module, batch)
+        with torch.no_grad():
+            length = module.eval().embed(batch["image"][:2], batch["modality"][:2]).shape[1]
+        module.train()
+        figures[name] = {
+            "parameters": sum(p.numel() for p in module.parameters()) / 1e6,
+            "embedding": length,
+            "gflops": counter.get_total_flops() / images / 1e9,
+            "seconds": [],
+        }
+    for _ in range(rounds):
+        for name, module in modules.items():
+            start = time.perf_counter()
+            step(module, batch)
+            figures[name]["seconds"].append(time.perf_counter() - start)
+            module.zero_grad(set_to_none=True)
+    for figure in figures.values():
+        figure["speed"] = images / min(figure.pop("seconds"))
+    return figures
+
+
+def table(figures):
+    """Return the markdown table."""
+    bare = figures["bare backbone"]["speed"]
+    lines = [
+        "| Method | Parameters (M) | Embedding | Training GFLOPs / image | Images / s | of the bare backbone |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for name, f in figures.items():
+        cells = f"{f['parameters']:.1f} | {f['embedding']:,} | {f['gflops']:.1f} | {f['speed']:.2f}"
+        lines.append(f"| {name} | {cells} | {f['speed'] / bare:.0%} |")
+    return "\n".join(lines)
+
+
+@pytest.mark.benchmark
+def test_table_is_printed():
+    print(table(costs("resnet18", 10, training_batch(2, 2, size=(96, 48)), rounds=1)))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--backbone", default="resnet50")
+    parser.add_argument("--size", nargs=2, type=int, default=[288, 144], metavar=("HEIGHT", "WIDTH"))
+    parser.add_argument("--identities-per-batch", type=int, default=4)
+    parser.add_argument("--images-per-modality", type=int, default=2)
+    parser.add_argument("--identities", type=int, default=395, help="training identities, as in SYSU-MM01")
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    drawn = training_batch(options.identities_per_batch, options.images_per_modality, size=tuple(options.size))
+    print(
+        f"{options.backbone}, {options.size[0]} x {options.size[1]}, batch of {len(drawn['image'])}, "
+        f"{torch.get_num_threads()} threads, torch {torch.__version__}, fastest of {options.rounds} rounds\n"
+    )
+    print(table(costs(options.backbone, options.identities, drawn, options.rounds)))
