@@ -116,6 +116,13 @@ def test_without_a_positive_the_loss_and_its_gradients_are_zero(labels):
     assert all(torch.equal(gradient, torch.zeros_like(gradient)) for gradient in gradients)
 
 
+def test_without_a_pair_the_loss_is_zero():
+    maps, masks = draw()
+    value, gradients = value_and_gradients(dense_contrastive_loss, [m[:0] for m in maps], [m[:0] for m in masks])
+    assert value == 0
+    assert gradients[0].shape == (0, 16, 12, 6)
+
+
 def test_all_of_one_part_costs_nothing():
     maps, masks = draw()
     value, gradients = value_and_gradients(dense_contrastive_loss, maps, [torch.ones_like(mask) for mask in masks])

@@ -201,7 +201,7 @@ def _unit_pixels(maps: Tensor, order: Tensor, inverse: Tensor | None = None) -> 
 
 def _scratch(visible: Tensor, infrared: Tensor) -> Tensor:
     """Memory for the largest block: one for all, because fresh pages cost as much as the arithmetic on them."""
-    rows, columns = visible[0, 0].numel(), infrared[0, 0].numel()
+    rows, columns = (maps.shape[2] * maps.shape[3] for maps in (visible, infrared))
     size = max(columns, min(_BLOCK_ELEMENTS, rows * columns))
     return visible.new_empty(size, dtype=_precision(visible))
 
