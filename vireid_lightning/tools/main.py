@@ -19,6 +19,7 @@ TOOLS = {
     "synthesize": "draw a synthetic dataset in the layout of a real one",
     "check-dataset": "compare a dataset's folder with what its authors published",
     "evaluate": "score saved embeddings under a dataset's protocols",
+    "trials": "train and test each trial of a dataset with several splits, such as RegDB",
     "aggregate": "mean and deviation of result files of several trials or seeds",
     "import-checkpoint": "convert weights that a paper's authors released",
 }

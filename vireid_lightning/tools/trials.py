@@ -64,8 +64,8 @@ def parse_trials(text: str) -> list[int]:
     """
     numbers: set[int] = set()
     for part in text.split(","):
-        first, _, last = part.strip().partition("-")
-        if not first.isdecimal() or (last and not last.isdecimal()):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
             raise VIReIDError(f"--trials is '{text}'; give numbers such as 1-10 or 1,3,5.")
         numbers.update(range(int(first), int(last or first) + 1))
     if not numbers:

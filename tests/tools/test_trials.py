@@ -1,0 +1,107 @@
+"""``vireid trials`` trains each trial once, goes on where it was stopped, and scores all of them together."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from layout_files import write_plan
+
+from vireid_lightning import cli
+from vireid_lightning.data import layouts
+from vireid_lightning.errors import VIReIDError
+from vireid_lightning.tools import main as tools
+from vireid_lightning.tools.trials import fit_command, parse_trials
+
+CONFIG = Path(__file__).resolve().parents[2] / "experiments" / "baseline_regdb.yaml"
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"), [("1-10", list(range(1, 11))), ("3", [3]), ("5,1-2,2", [1, 2, 5]), (" 1 , 4 ", [1, 4])]
+)
+def test_trial_numbers(text, numbers):
+    assert parse_trials(text) == numbers
+
+
+@pytest.mark.parametrize("text", ["", "a", "1-", "3-1", "1..4", "-2"])
+def test_trial_numbers_that_make_no_sense(text):
+    with pytest.raises(VIReIDError, match="--trials"):
+        parse_trials(text)
+
+
+def test_a_stopped_trial_goes_on_from_its_newest_checkpoint(tmp_path):
+    assert "--ckpt_path" not in fit_command(["a.yaml"], 1, tmp_path, [])
+    for version in (0, 1):
+        path = tmp_path / f"version_{version}" / "checkpoints" / "last.ckpt"
+        path.parent.mkdir(parents=True)
+        path.touch()
+    command = fit_command(["a.yaml"], 1, tmp_path, ["--trainer.max_epochs", "3"])
+    assert command[command.index("--ckpt_path") + 1] == str(path)
+    assert command[-2:] == ["--trainer.max_epochs", "3"]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    plan = layouts.plan_regdb(identities=8, images_per_modality=2, trials=2)
+    return write_plan(plan, tmp_path_factory.mktemp("regdb"))
+
+
+@pytest.fixture(scope="module")
+def tiny(root) -> list[str]:
+    return [
+        f"--data.dataset.init_args.root={root}",
+        "--model.init_args.backbone=test_resnet",
+        "--model.init_args.pretrained=false",
+        "--data.image_size=[64, 32]",
+        "--data.num_workers=0",
+        "--data.identities_per_batch=2",
+        "--data.images_per_modality=2",
+        "--data.steps_per_epoch=1",
+        "--trainer.max_epochs=1",
+        "--trainer.accelerator=cpu",
+        "--trainer.enable_progress_bar=false",
+    ]
+
+
+@pytest.fixture(scope="module")
+def done(tiny, tmp_path_factory) -> Path:
+    output = tmp_path_factory.mktemp("trials")
+    tools.main(["trials", "--config", str(CONFIG), "--trials", "1-2", "--output", str(output), "--", *tiny])
+    return output
+
+
+def test_each_trial_is_trained_and_scored_once(done, tiny, capfd):
+    for trial in (1, 2):
+        results = json.loads((done / f"trial_{trial}/version_0/checkpoints/results.json").read_text(encoding="utf-8"))
+        assert results["dataset_trial"] == results["trained_on_trial"] == trial
+        assert {row["direction"] for row in results["results"]} == {"visible-to-infrared", "infrared-to-visible"}
+    tools.main(["trials", "--config", str(CONFIG), "--trials", "1-2", "--output", str(done), "--", *tiny])
+    assert capfd.readouterr().out.count("finished before") == 2
+    assert not list(done.glob("trial_*/version_1"))
+
+
+def test_a_checkpoint_is_not_scored_on_another_trial(done, tiny, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = done / "trial_1/version_0/checkpoints/last.ckpt"
+    arguments = ["test", "--config", str(CONFIG), *tiny, "--data.dataset.init_args.trial=2", f"--ckpt_path={path}"]
+    with pytest.raises(SystemExit) as stop:
+        cli.main(arguments)
+    assert stop.value.code == 2
+    assert "was trained on trial 1 of RegDB" in capsys.readouterr().err
+    before = (path.parent / "results.json").read_bytes()
+    cli.main([*arguments, "--allow-trial-mismatch"])
+    assert (path.parent / "results_1.json").read_bytes() == before
+    marked = json.loads((path.parent / "results.json").read_text(encoding="utf-8"))
+    assert marked["trial_mismatch"] is True
+    assert (marked["trained_on_trial"], marked["dataset_trial"]) == (1, 2)
+
+
+def test_a_trial_that_fails_is_named(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        tools.main(
+            ["trials", "--config", str(CONFIG), "--trials", "4", "--output", str(tmp_path)]
+            + ["--", f"--data.dataset.init_args.root={tmp_path / 'nowhere'}"]
+        )
+    assert stop.value.code == 2
+    assert "Trial 4 ended with exit code 2" in capsys.readouterr().err
