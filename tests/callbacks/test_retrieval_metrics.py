@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from vireid_lightning.callbacks import RetrievalMetrics, SaveEmbeddings
 from vireid_lightning.data.batch import Sample
+from vireid_lightning.errors import VIReIDError
 from vireid_lightning.metrics import Embeddings, Protocol, Trial, evaluate, score_protocols
 
 IMAGES, IDENTITIES = 23, 4
@@ -187,3 +188,8 @@ def test_predict_writes_embeddings_that_score_the_same(tmp_path):
     protocol = Data().protocols("test")[0]
     found = evaluate(saved, saved, protocol, distance="euclidean")
     assert found.to_dict() == expected(model, [protocol])[0].to_dict()
+
+
+def test_plain_dataloaders_are_a_clear_error(tmp_path):
+    with pytest.raises(VIReIDError, match="from the datamodule"):
+        run(tmp_path, RetrievalMetrics(console=quiet())).test(Method(), Data().test_dataloader(), verbose=False)

@@ -70,7 +70,7 @@ class RetrievalMetrics(Callback):
         if mismatch and trainer.state.fn != "fit" and not self.allow_trial_mismatch:
             raise VIReIDError(
                 f"{trainer.ckpt_path} was trained on trial {trial} of {dataset.name}, but the data is trial "
-                f"{dataset.trial}, which tests on identities that it was trained on; set --data.dataset.init_args.trial "
+                f"{dataset.trial}, with identities that it was trained on; set --data.dataset.init_args.trial "
                 f"{trial}, or give --allow-trial-mismatch to score it all the same, marked as such."
             )
         self._loaded = {
@@ -127,6 +127,11 @@ class RetrievalMetrics(Callback):
             self._metric = None
             return
         datamodule = trainer.datamodule
+        if not hasattr(datamodule, "protocols"):
+            raise VIReIDError(
+                "RetrievalMetrics takes samples and protocols from the datamodule; give the Trainer a "
+                "CrossModalityDataModule (datamodule=...) instead of plain dataloaders."
+            )
         self._metric = RetrievalMetric(
             datamodule.eval_samples(stage),
             datamodule.protocols(stage),

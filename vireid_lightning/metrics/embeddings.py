@@ -80,13 +80,14 @@ class Embeddings:
 
     @property
     def device(self) -> torch.device:
-        """Where the embeddings lie, and so where they are scored."""
-        return self.embedding.device if isinstance(self.embedding, Tensor) else torch.device("cpu")
+        """Where the embeddings are scored: where they lie, if there is float64."""
+        on_device = isinstance(self.embedding, Tensor) and self.embedding.device.type != "mps"
+        return self.embedding.device if on_device else torch.device("cpu")
 
     def rows(self, index: Tensor, distance: str) -> Tensor:
         """Return float32 copies of some rows, L2-normalised where ``distance`` is cosine."""
         if isinstance(self.embedding, Tensor):
-            values = self.embedding.index_select(0, index.to(self.device)).float()
+            values = self.embedding.index_select(0, index.to(self.embedding.device)).float().to(self.device)
         else:
             values = torch.from_numpy(np.ascontiguousarray(self.embedding[index.numpy()], dtype=np.float32))
         return functional.normalize(values, dim=1) if distance == "cosine" else values
@@ -171,7 +172,7 @@ class Embeddings:
             part = self.embedding[start : start + step]
             values = part if isinstance(part, Tensor) else torch.from_numpy(np.array(part))
             # One sum is quicker than a test of every value; it is not finite where any of them is not.
-            if not bool(torch.isfinite(values.sum(dtype=torch.float64))):
+            if not bool(torch.isfinite(values.float().sum())):
                 bad += (~torch.isfinite(values).all(dim=1)).nonzero().squeeze(1).add(start).tolist()
         if bad:
             names = [f"'{self.path[row]}'" if self.path is not None else f"row {row}" for row in bad[:3]]

@@ -207,16 +207,16 @@ class BlockScorer:
         start = functional.pad((own_place + 1).clamp_(max=gallery), (1, 0))
         start += gallery * torch.arange(queries, device=order.device)[:, None]
         ahead = functional.embedding_bag(order.flatten(), seen.member[:-1], start.flatten(), mode="sum")
-        ahead = ahead.view(queries, -1, trials)[:, :-1].cumsum(dim=1)
+        ahead = _running_count(ahead.view(queries, -1, trials)[:, :-1])
         right = seen.member[own.flatten()].view(queries, -1, trials)
         if bool(self.by_camera.any()):
             own_camera = functional.pad(self.camera, (0, 1), value=-1)[own]
             skipped = ((own_camera == camera[:, None]) & (own_camera >= 0))[:, :, None] & self.by_camera
             skipped = skipped * right
-            ahead -= skipped.cumsum(dim=1)
+            ahead -= _running_count(skipped)
             right = right - skipped
 
-        counted = right.cumsum(dim=1)
+        counted = _running_count(right)
         number = counted[:, -1].double()
         matched = number > 0
         # Before the first right image nothing is counted, so that many of the P columns come before it.
@@ -248,6 +248,14 @@ class BlockScorer:
         own = label.clamp(min=0).expand(trials, 1, -1)
         own_ahead = ahead.gather(1, own).squeeze(1) * (label >= 0)
         return (ahead.sum(dim=1, dtype=torch.int16) - own_ahead).T.long()
+
+
+def _running_count(values: Tensor) -> Tensor:
+    """Return the running sums over dimension 1 of whole numbers, as floats."""
+    if values.device.type == "cpu":
+        return values.cumsum(dim=1)
+    # On a GPU, PyTorch's deterministic mode refuses running sums of floats, whose rounding depends on the order.
+    return values.int().cumsum(dim=1, dtype=torch.int32).float()
 
 
 def columns_by_group(group: Tensor, groups: int) -> Tensor:

@@ -101,11 +101,19 @@ class RetrievalMetric(Metric):
             raise VIReIDError(
                 f"The metric got an embedding for position {positions[-1]}, but there are {len(self.samples)} samples."
             )
-        collected = dim_zero_cat(self.embedding).view(len(index), -1)
-        rows = collected.new_zeros(len(self.samples), collected.shape[1])
-        rows.index_copy_(
-            0, torch.from_numpy(positions).to(rows.device), collected[torch.from_numpy(first).to(rows.device)]
-        )
+        kept = torch.zeros(len(index), dtype=torch.bool)
+        kept[torch.from_numpy(first)] = True
+        return self._in_order(kept.to(index.device))
+
+    def _in_order(self, kept: Tensor) -> Embeddings:
+        """Put the embeddings that are kept into the order of the samples."""
+        parts = zip(self.index, self.embedding) if isinstance(self.index, list) else [(self.index, self.embedding)]
+        rows: Tensor | None = None
+        for (index, embedding), chosen in zip(parts, kept.split(self._lengths())):
+            values = embedding.view(len(index), -1)
+            if rows is None:
+                rows = values.new_zeros(len(self.samples), values.shape[1])
+            rows.index_copy_(0, index[chosen], values[chosen])
         return Embeddings(
             rows,
             [sample.identity for sample in self.samples],
@@ -114,6 +122,10 @@ class RetrievalMetric(Metric):
             [sample.path for sample in self.samples],
             source="the model",
         )
+
+    def _lengths(self) -> list[int]:
+        """Return the numbers of images of the batches."""
+        return [len(index) for index in self.index] if isinstance(self.index, list) else [len(self.index)]
 
     def compute(self) -> ScoreTable:
         """Return the scores of all protocols.
