@@ -15,7 +15,12 @@ from vireid_lightning.losses.dense_contrastive import dense_contrastive_loss
 from vireid_lightning.losses.distances import euclidean_distances
 from vireid_lightning.losses.modality_identity import modality_identity_loss
 from vireid_lightning.losses.mutual_mean import ModalityClassifiers, mean_rate, mutual_mean_loss
-from vireid_lightning.losses.permutation_recovery import permutation_recovery_loss, recover_order, sinkhorn
+from vireid_lightning.losses.permutation_recovery import (
+    permutation_matrix,
+    permutation_recovery_loss,
+    recover_order,
+    sinkhorn,
+)
 from vireid_lightning.losses.pixel_classification import continuity_loss, pixel_classification_loss
 from vireid_lightning.losses.separation import separation_loss
 from vireid_lightning.losses.weighted_regularized_triplet import weighted_regularized_triplet_loss
@@ -35,6 +40,7 @@ __all__ = [
     "mean_rate",
     "modality_identity_loss",
     "mutual_mean_loss",
+    "permutation_matrix",
     "permutation_recovery_loss",
     "pixel_classification_loss",
     "prototype_logits",

@@ -43,7 +43,10 @@ class MMGL(ReIDModule):
     ``val/feature_spread``; see :class:`~vireid_lightning.metrics.stripe_recovery.StripeRecovery`.
 
     Args:
-        backbone: Name of a timm CNN with four stages. It starts from random weights, a ResNet's being Kaiming's.
+        backbone: Name of a timm CNN with four stages.
+        pretrained: Start from trained weights of the backbone. The method is about starting from random ones, which are
+            Kaiming's for a ResNet.
+        weights: Local file with a timm state dict of the backbone, for ``pretrained``.
         two_stream_until: Parts of the backbone that exist per modality: 1, the stem, is the two-stream network; 0 is
             the one-stream one.
         stripes: d, which must divide the image's height, and the height of the stage-4 map where parts are learned.
@@ -68,6 +71,8 @@ class MMGL(ReIDModule):
         self,
         *,
         backbone: str = "resnet50",
+        pretrained: bool = False,
+        weights: str | None = None,
         two_stream_until: int = 1,
         stripes: int = 6,
         permutation_weight: float = 1.0,
@@ -91,7 +96,7 @@ class MMGL(ReIDModule):
         self.loss_weights = {"permutation_recovery": permutation_weight, "cycle_contrastive": cycle_weight}
         self.sinkhorn = {"rounds": sinkhorn_rounds, "temperature": sinkhorn_temperature}
         self.temperature = temperature
-        self.backbone = Backbone(backbone, pretrained=False, two_stream_until=two_stream_until)
+        self.backbone = Backbone(backbone, pretrained=pretrained, weights=weights, two_stream_until=two_stream_until)
         channels = self.backbone.channels[-1]
         self.permutation_head = PermutationHead(channels, stripes) if permutation_weight else None
         self.part_head = PartHead(channels, stripes, part_dimension) if cycle_weight else None

@@ -16,7 +16,14 @@ from vireid_lightning.modules.parts import (
 )
 from vireid_lightning.modules.pattern_alignment import PatternAlignment
 from vireid_lightning.modules.pooling import GeM, GlobalAveragePooling
-from vireid_lightning.modules.stripes import PartHead, PermutationHead, invert_order, pool_stripes, shuffle_stripes
+from vireid_lightning.modules.stripes import (
+    PartHead,
+    PermutationHead,
+    draw_orders,
+    invert_order,
+    pool_stripes,
+    shuffle_stripes,
+)
 
 __all__ = [
     "BNNeck",
@@ -35,6 +42,7 @@ __all__ = [
     "PermutationHead",
     "PixelClassifiers",
     "draw_channels",
+    "draw_orders",
     "insert_non_local",
     "invert_order",
     "pool_stripes",
