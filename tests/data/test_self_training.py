@@ -1,0 +1,144 @@
+"""The images of a source, with and without fake-infrared copies, and the batches of both domains from one loader."""
+
+from __future__ import annotations
+
+import shutil
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from references.fake_dataset import TRAIN, FakeDataset, write_fake_dataset
+
+from vireid_lightning.data import CrossModalityDataModule, Source
+from vireid_lightning.data.sampler import Draw
+from vireid_lightning.data.self_training import open_source, true_identities
+from vireid_lightning.data.transforms import Augmentation
+from vireid_lightning.errors import VIReIDError
+
+SIZE = (24, 12)
+VISIBLE = sum(visible for visible, _ in TRAIN.values())
+PLAIN = Augmentation(flip=0.5, pad=2, erasing=0.5)
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    return write_fake_dataset(tmp_path / "fake", SIZE)
+
+
+def opened(source, labelled=False):
+    return open_source(source, labelled=labelled, image_size=SIZE, interpolation="bilinear", cache_dir=None)
+
+
+def datamodule(dataset, **options):
+    data = CrossModalityDataModule(
+        dataset,
+        identities_per_batch=2,
+        images_per_modality=3,
+        image_size=SIZE,
+        steps_per_epoch=4,
+        num_workers=0,
+        **options,
+    )
+    method = SimpleNamespace(uses_identities=False, labels_images=True, source_labels=False)
+    data.trainer = SimpleNamespace(lightning_module=method, world_size=1, global_rank=0, overfit_batches=0)
+    return data
+
+
+def test_a_source_is_its_visible_training_images_without_identities(dataset):
+    domain = opened(Source(dataset))
+    assert len(domain.samples) == VISIBLE
+    assert {(sample.modality, sample.identity) for sample in domain.samples} == {(0, -1)}
+    named = {sample.path: sample.identity for sample in dataset.samples("train")}
+    kept = opened(Source(dataset), labelled=True).samples
+    assert [sample.identity for sample in kept] == [named[sample.path] for sample in domain.samples]
+
+
+def test_fake_infrared_copies_go_through_the_augmentation_of_their_image(dataset, tmp_path):
+    shutil.copytree(dataset.root, tmp_path / "copies")
+    domain = opened(Source(dataset, transforms=PLAIN, fake_infrared=str(tmp_path / "copies")))
+    for seed in range(5):
+        item = domain.training[Draw(3, seed)]
+        assert torch.equal(item["fake_infrared"], item["image"])  # the copies are the images themselves
+
+
+def test_a_missing_copy_is_named(dataset, tmp_path):
+    shutil.copytree(dataset.root, tmp_path / "copies")
+    path = dataset.samples("train")[0].path
+    (tmp_path / "copies" / path).unlink()
+    with pytest.raises(VIReIDError, match=r"02_v0.png.*fake_infrared needs a copy of every"):
+        opened(Source(dataset, fake_infrared=str(tmp_path / "copies")))
+
+
+def test_a_source_without_visible_images_is_refused(dataset):
+    class Infrared(FakeDataset):
+        def samples(self, split):
+            return [sample for sample in super().samples(split) if sample.modality == 1]
+
+    with pytest.raises(VIReIDError, match="no visible training image"):
+        opened(Source(Infrared(dataset.root)))
+
+
+def test_one_loader_draws_from_either_domain_by_the_labels_assigned_last(dataset):
+    data = datamodule(dataset, source=Source(dataset, identities_per_batch=2, images_per_identity=4))
+    data.setup("fit")
+    loader = data.train_dataloader()
+    rounds = data.self_training
+    rounds.assign("source", np.arange(VISIBLE) % 3)
+    batches = list(loader)
+    assert len(batches) == 4
+    assert batches[0]["image"].shape == (8, 3, *SIZE)
+    assert {int(m) for batch in batches for m in batch["modality"]} == {0}
+    for batch in batches:
+        assert len(set((batch["index"] % 3).tolist())) == 2
+    modality = rounds.domains["target"].modality
+    rounds.assign("target", np.arange(len(modality)) % 2)
+    batch = next(iter(loader))
+    assert batch["image"].shape == (12, 3, *SIZE)
+    assert batch["modality"].tolist() == [0] * 6 + [1] * 6
+    assert modality[batch["index"]].tolist() == [0] * 6 + [1] * 6
+    assert batch["identity"].tolist() == [-1] * 12
+    assert len(data.train_dataloader()) == 4
+
+
+def test_both_images_are_normalised_on_the_device(dataset, tmp_path):
+    shutil.copytree(dataset.root, tmp_path / "copies")
+    source = Source(dataset, transforms=PLAIN, fake_infrared=str(tmp_path / "copies"))
+    data = datamodule(dataset, source=source)
+    data.setup("fit")
+    data.self_training.assign("source", np.arange(VISIBLE) % 4)
+    batch = data.on_after_batch_transfer(next(iter(data.train_dataloader())), 0)
+    assert torch.equal(batch["image"], batch["fake_infrared"])
+    assert batch["image"].dtype == torch.float32
+
+
+def test_the_extraction_loader_shows_every_image_once_in_order(dataset):
+    data = datamodule(dataset)
+    data.setup("fit")
+    index = torch.cat([batch["index"] for batch in data.self_training.extraction_loader("target")])
+    assert index.tolist() == list(range(len(data.train_samples)))
+
+
+def test_true_identities_are_those_of_the_files_or_none(dataset):
+    data = datamodule(dataset)
+    assert true_identities(dataset, data.train_samples).tolist() == [s.identity for s in dataset.samples("train")]
+
+    class Unlabelled(FakeDataset):
+        labelled = False
+
+    assert true_identities(Unlabelled(dataset.root), data.train_samples) is None
+
+
+def test_steps_between_clusterings_must_be_given(dataset):
+    data = datamodule(dataset)
+    data.steps_per_epoch = None
+    with pytest.raises(VIReIDError, match="steps between two clusterings"):
+        data.setup("fit")
+
+
+def test_a_source_is_refused_by_a_method_that_has_no_use_for_it(dataset):
+    data = CrossModalityDataModule(
+        dataset, identities_per_batch=2, images_per_modality=2, image_size=SIZE, num_workers=0, source=Source(dataset)
+    )
+    with pytest.warns(UserWarning, match="left out"), pytest.raises(VIReIDError, match=r"data\.source is for CMAM"):
+        data.setup("fit")
