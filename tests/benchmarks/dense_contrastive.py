@@ -50,14 +50,20 @@ def measure(implementation: str, shape: tuple[int, int, int, int], repeats: int)
     small = inputs(1, 8, 12, 6)
     loss(*small).backward()  # loads the libraries' kernels before memory is counted
     visible, infrared, *masks = inputs(*shape)
-    before, seconds = peak_megabytes(), []
+    before, seconds, processor = peak_megabytes(), [], []
     for _ in range(repeats):
         visible.grad = infrared.grad = None
-        start = time.perf_counter()
+        start, start_processor = time.perf_counter(), time.process_time()
         value = loss(visible, infrared, *masks)
         value.backward()
         seconds.append(time.perf_counter() - start)
-    return {"seconds": min(seconds), "megabytes": peak_megabytes() - before, "value": value.item()}
+        processor.append(time.process_time() - start_processor)
+    return {
+        "seconds": min(seconds),
+        "processor": min(processor),
+        "megabytes": peak_megabytes() - before,
+        "value": value.item(),
+    }
 
 
 def compare(shape: tuple[int, int, int, int], repeats: int) -> dict[str, dict[str, float]]:
@@ -71,7 +77,10 @@ def compare(shape: tuple[int, int, int, int], repeats: int) -> dict[str, dict[st
     slow, fast = results["obvious"], results["blocked"]
     print(f"{shape[0]} pairs of {shape[1]} x {shape[2]} x {shape[3]}, forward and backward, fastest of {repeats}")
     for name, result in results.items():
-        print(f"  {name}: {result['seconds']:.2f} s, {result['megabytes']:.0f} MB, loss {result['value']:.6f}")
+        print(
+            f"  {name}: {result['seconds']:.2f} s ({result['processor']:.2f} s of processor time), "
+            f"{result['megabytes']:.0f} MB, loss {result['value']:.6f}"
+        )
     speed, memory = slow["seconds"] / fast["seconds"], slow["megabytes"] / fast["megabytes"]
     print(f"  {speed:.1f} times as fast in 1/{memory:.1f} of the peak memory")
     return results

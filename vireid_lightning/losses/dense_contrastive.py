@@ -141,38 +141,40 @@ class _DenseContrastive(torch.autograd.Function):
         temperature: float,
     ) -> Tensor:
         with torch.autocast(visible.device.type, enabled=False):
+            row_inverse, column_inverse = (
+                _inverse_lengths(maps, order) for maps, order in ((visible, visible_order), (infrared, infrared_order))
+            )
             ctx.sums, scratch = [], _scratch(visible, infrared)
             terms = sum(layout.rows + layout.columns for layout in layouts)
             total = visible.new_zeros((), dtype=_precision(visible))
             for pair, layout in enumerate(layouts):
-                rows, row_inverse = _unit_pixels(visible[pair], visible_order[pair])
-                columns, column_inverse = _unit_pixels(infrared[pair], infrared_order[pair])
-                sums = _sum_exponentials(rows.div_(temperature), columns, layout, scratch)
-                ctx.sums.append((sums, row_inverse, column_inverse))
+                rows = _pixels(visible[pair], visible_order[pair], row_inverse[pair] / temperature)
+                columns = _pixels(infrared[pair], infrared_order[pair], column_inverse[pair])
+                sums = _sum_exponentials(rows, columns, layout, scratch)
+                ctx.sums.append(sums)
                 total += sum(
                     everything.log().sum() - same.log().sum()
                     for everything, same in ((sums[0], sums[1]), (sums[2], sums[3]))
                 )
-            ctx.save_for_backward(visible, infrared, visible_order, infrared_order)
+            ctx.save_for_backward(visible, infrared, visible_order, infrared_order, row_inverse, column_inverse)
             ctx.layouts, ctx.temperature, ctx.terms = layouts, temperature, max(terms, 1)
             return total / ctx.terms
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        visible, infrared, visible_order, infrared_order = ctx.saved_tensors
+        visible, infrared, visible_order, infrared_order, row_inverse, column_inverse = ctx.saved_tensors
         with torch.autocast(visible.device.type, enabled=False):
             visible_grad, infrared_grad = _empty_gradient(visible), _empty_gradient(infrared)
             scale = grad_output / ctx.terms
             scratch = [_scratch(visible, infrared) for _ in range(2)]
-            for pair, (layout, kept) in enumerate(zip(ctx.layouts, ctx.sums, strict=True)):
-                sums, row_inverse, column_inverse = kept
-                rows, _ = _unit_pixels(visible[pair], visible_order[pair], row_inverse)
-                columns, _ = _unit_pixels(infrared[pair], infrared_order[pair], column_inverse)
+            for pair, (layout, sums) in enumerate(zip(ctx.layouts, ctx.sums, strict=True)):
+                rows = _pixels(visible[pair], visible_order[pair], row_inverse[pair])
+                columns = _pixels(infrared[pair], infrared_order[pair], column_inverse[pair])
                 row_grad, column_grad = _cosine_gradients(rows, columns, layout, sums, ctx.temperature, scratch)
                 for grad, order, unit, unit_grad, inverse in (
-                    (visible_grad[pair], visible_order[pair], rows, row_grad, row_inverse),
-                    (infrared_grad[pair], infrared_order[pair], columns, column_grad, column_inverse),
+                    (visible_grad[pair], visible_order[pair], rows, row_grad, row_inverse[pair]),
+                    (infrared_grad[pair], infrared_order[pair], columns, column_grad, column_inverse[pair]),
                 ):
                     # Through the normalisation: the part of the gradient along the unit vector does not count.
                     along = (unit * unit_grad).sum(0)
@@ -190,13 +192,15 @@ def _empty_gradient(maps: Tensor) -> Tensor:
     return torch.empty_like(maps, memory_format=torch.channels_last if channels_last else torch.contiguous_format)
 
 
-def _unit_pixels(maps: Tensor, order: Tensor, inverse: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """(C, H, W) to the unit vectors of the sorted pixels (C, H * W), and the inverse of their lengths (0 for none)."""
-    pixels = maps.flatten(1).index_select(1, order).to(_precision(maps))
-    if inverse is None:
-        length = pixels.square().sum(0).sqrt()
-        inverse = torch.where(length > 0, 1 / length, 0)
-    return pixels.mul_(inverse), inverse
+def _inverse_lengths(maps: Tensor, order: Tensor) -> Tensor:
+    """Return the inverse lengths of all images' sorted pixels, (B, H * W); 0 for a pixel without a feature."""
+    lengths = torch.linalg.vector_norm(maps, dim=1, dtype=_precision(maps)).flatten(1).gather(1, order)
+    return torch.where(lengths > 0, 1 / lengths, 0)
+
+
+def _pixels(maps: Tensor, order: Tensor, scale: Tensor) -> Tensor:
+    """Return an image's pixels (C, H, W) in sorted order, each times its scale: (C, H * W)."""
+    return maps.flatten(1).index_select(1, order).to(_precision(maps)).mul_(scale)
 
 
 def _scratch(visible: Tensor, infrared: Tensor) -> Tensor:
@@ -263,6 +267,7 @@ def _cosine_gradients(
     do not count.
     """
     row_all, row_same, column_all, column_same = (values.reciprocal() for values in sums)
+    row_part, column_part = row_all - row_same, column_all - column_same
     row_all = torch.cat([row_all, row_all.new_zeros(rows.shape[1] - layout.rows)])
     column_all = torch.cat([column_all, column_all.new_zeros(columns.shape[1] - layout.columns)])
     row_grad, column_grad = torch.empty_like(rows), torch.zeros_like(columns)
@@ -273,7 +278,7 @@ def _cosine_gradients(
         weight = scratch[1][: exponentials.numel()].view_as(exponentials)
         torch.add(row_all[first:last, None], column_all[:width], out=weight)
         for part_rows, block_rows, part_columns in _segments_within(layout, first, last):
-            weight[block_rows, part_columns] -= row_same[part_rows, None] + column_same[part_columns]
+            torch.add(row_part[part_rows, None], column_part[part_columns], out=weight[block_rows, part_columns])
         weight.mul_(exponentials)
         row_grad[:, first:last] = torch.mm(columns[:, :width], weight.t())
         column_grad[:, :width].addmm_(scaled[:, first:last], weight)
