@@ -46,7 +46,7 @@ class RetrievalMetrics(Callback):
         self,
         distance: Literal["cosine", "euclidean"] | None = None,
         *,
-        block_mb: int = 64,
+        block_mb: int = 256,
         rerank: bool = False,
         allow_trial_mismatch: bool = False,
         console: Console | None = None,

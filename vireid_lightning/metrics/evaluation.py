@@ -27,7 +27,7 @@ def evaluate(
     removal: Removal = "none",
     cmc: CMC = "image",
     distance: str = "cosine",
-    block_mb: int = 64,
+    block_mb: int = 256,
     rerank: bool = False,
     progress: bool = False,
 ) -> ProtocolScores:
@@ -74,7 +74,7 @@ def evaluate_file(
     dataset: ReIDDataset,
     *,
     distance: str | None = None,
-    block_mb: int = 64,
+    block_mb: int = 256,
     rerank: bool = False,
 ) -> ScoreTable:
     """Score saved embeddings under all protocols of a dataset.

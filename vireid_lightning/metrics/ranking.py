@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from vireid_lightning.metrics.parallel import map_parts
 from vireid_lightning.metrics.protocols import CMC, SYSU_GALLERY_CAMERA, SYSU_QUERY_CAMERA, Removal
 
 #: Ranks are held in 16 bits here; a larger gallery goes through :mod:`vireid_lightning.metrics.streaming`.
 LARGEST_GALLERY = 2**15 - 1
+
+# Distances that a CPU thread works on at a time, so that what it makes of them stays in the cache.
+_VALUES_AT_ONCE = 2**19
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,15 @@ class QueryScores:
             torch.zeros(queries, dtype=torch.bool),
         )
 
+    @staticmethod
+    def concatenate(parts: Sequence[QueryScores]) -> QueryScores:
+        """Put scores of blocks of queries together."""
+        return QueryScores(*(torch.cat([getattr(part, name) for part in parts]) for name in _FIELDS))
+
+    def rows(self, rows: Tensor) -> QueryScores:
+        """Return the scores of some queries."""
+        return QueryScores(*(getattr(self, name)[rows] for name in _FIELDS))
+
     def put(self, rows: Tensor, trials: Tensor | slice, scores: QueryScores) -> None:
         """Write the scores of a block of queries, from any device, into the rows and trials named."""
         trials = torch.arange(self.first.shape[1])[trials]
@@ -58,6 +69,9 @@ class QueryScores:
         self.average_precision[where] = scores.average_precision.cpu()
         self.inverse_negative_penalty[where] = scores.inverse_negative_penalty.cpu()
         self.tied[rows] = scores.tied.cpu()
+
+
+_FIELDS = tuple(field.name for field in fields(QueryScores))
 
 
 def rank_order(distance: Tensor) -> Tensor:
@@ -80,18 +94,8 @@ def rank_order(distance: Tensor) -> Tensor:
     halves[..., low] = torch.arange(distance.shape[1], dtype=torch.int32)
     bits = (distance + 0.0).view(torch.int32)  # -0.0 + 0.0 is 0.0: both zeros tie
     torch.bitwise_xor(bits, (bits >> 31).bitwise_and_(0x7FFFFFFF), out=halves[..., 1 - low])
-    sort_rows(keys)
+    keys.numpy().sort(axis=1)
     return keys.bitwise_and_(0xFFFFFFFF)
-
-
-def sort_rows(values: Tensor) -> None:
-    """Sort each row of a CPU tensor in place, on as many threads as PyTorch uses."""
-    parts = np.array_split(values.numpy(), torch.get_num_threads())
-    if len(parts) == 1:
-        parts[0].sort(axis=1)
-        return
-    with ThreadPoolExecutor(len(parts)) as pool:
-        list(pool.map(lambda part: part.sort(axis=1), parts))
 
 
 @dataclass(frozen=True)
@@ -155,13 +159,17 @@ class BlockScorer:
             Scores of (Q, T) on the device of ``distance``.
         """
         skips = (camera == SYSU_QUERY_CAMERA) & bool(self.by_place.any())
-        if not len(skips) or bool(skips.all()) or not bool(skips.any()):
-            return self._score(distance, identity, camera, self._seen(bool(skips.any())))
-        scores = QueryScores.empty(len(distance), self.member.shape[1])
-        for skip in (False, True):
-            rows = (skips == skip).nonzero().squeeze(1)
-            scores.put(rows, slice(None), self._score(distance[rows], identity[rows], camera[rows], self._seen(skip)))
-        return QueryScores(*(getattr(scores, name).to(distance.device) for name in QueryScores.__dataclass_fields__))
+        if not bool(skips.any()) or bool(skips.all()):
+            seen = self._seen(bool(skips.any()))
+            step = max(1, _VALUES_AT_ONCE // distance.shape[1]) if distance.device.type == "cpu" else len(distance)
+            parts = [slice(begin, begin + step) for begin in range(0, len(distance), step)]
+            scores = map_parts(
+                lambda part: self._score(distance[part], identity[part], camera[part], seen), parts, distance.device
+            )
+            return QueryScores.concatenate(scores)
+        scores = [self(distance[rows], identity[rows], camera[rows]) for rows in (~skips, skips)]
+        back = torch.cat([(~skips).nonzero(), skips.nonzero()]).squeeze(1).argsort()
+        return QueryScores.concatenate(scores).rows(back)
 
     def _seen(self, skips_place: bool) -> _Tables:
         """Return the tables of queries that skip the gallery in their own place, or of those that do not."""

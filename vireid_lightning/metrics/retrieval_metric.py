@@ -53,7 +53,7 @@ class RetrievalMetric(Metric):
         protocols: Sequence[Protocol],
         *,
         distance: str = "cosine",
-        block_mb: int = 64,
+        block_mb: int = 256,
         rerank: bool = False,
         **kwargs: Any,
     ) -> None:

@@ -37,7 +37,7 @@ def score_protocols(
     protocols: Sequence[Protocol],
     *,
     distance: str = "cosine",
-    block_mb: int = 64,
+    block_mb: int = 256,
     rerank: bool = False,
     progress: bool = False,
 ) -> list[ProtocolScores]:

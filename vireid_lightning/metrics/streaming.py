@@ -16,12 +16,17 @@ from tqdm import tqdm
 
 from vireid_lightning.metrics.distances import distance_block
 from vireid_lightning.metrics.embeddings import Embeddings
+from vireid_lightning.metrics.k_reciprocal import row_blocks
+from vireid_lightning.metrics.parallel import map_parts
 from vireid_lightning.metrics.protocols import SYSU_GALLERY_CAMERA, SYSU_QUERY_CAMERA, Protocol, Trial
-from vireid_lightning.metrics.ranking import QueryScores, columns_by_group, sort_rows
+from vireid_lightning.metrics.ranking import QueryScores, columns_by_group
 
 # A block of distances is wide, so that few searches are made, and at least this many queries high where it can be, so
 # that the matrix product is not slowed down by reading the gallery.
 _WIDEST_BLOCK = 16384
+
+# What a CPU thread sorts at a time, so that it stays in the cache.
+_BYTES_AT_ONCE = 2**21
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,10 @@ class _Own:
     column: Tensor
     distance: Tensor
     masked: Tensor
+
+    def rows(self, part: slice) -> _Own:
+        """Return some of the queries."""
+        return _Own(self.column[part], self.distance[part], self.masked[part])
 
 
 class StreamingScorer:
@@ -111,7 +120,7 @@ class StreamingScorer:
             block = self._distances(embedding, torch.arange(begin, end), own, begin, visible)
             if self.counts_identities:
                 self._pass(passed, block, own, begin, end)
-            ahead += _count_ahead(block, own, begin, end)
+            ahead += self._count(block, own, begin, end)
             bar.update(len(rows) * (end - begin))
         place = torch.arange(1, own.column.shape[1] + 1, device=device)
         real = own.column < count
@@ -159,6 +168,13 @@ class StreamingScorer:
             block[:, ~visible[places].to(block.device)] = torch.inf
         return block
 
+    @staticmethod
+    def _count(block: Tensor, own: _Own, begin: int, end: int) -> Tensor:
+        parts = row_blocks(len(block), 4 * (end - begin), _BYTES_AT_ONCE)
+        return torch.cat(
+            map_parts(lambda rows: _count_ahead(block[rows], own.rows(rows), begin, end), parts, block.device)
+        )
+
     def _pass(self, passed: Tensor, block: Tensor, own: _Own, begin: int, end: int) -> None:
         """Mark the identities with an image in this block ahead of each query's first right image."""
         first, limit = own.column[:, 0], own.distance[:, 0]
@@ -175,12 +191,13 @@ class StreamingScorer:
 
 def _count_ahead(block: Tensor, own: _Own, begin: int, end: int) -> Tensor:
     """Return (B, P) numbers of distances in a block that rank ahead of each right image; 0 past the last."""
-    limit = torch.where(
-        own.column >= end, torch.nextafter(own.distance, own.distance.new_tensor(torch.inf)), own.distance
-    )
-    ordered = block.clone() if block.device.type == "cpu" else block.sort(dim=1).values
+    just_above = torch.nextafter(own.distance, own.distance.new_tensor(torch.inf))
+    limit = torch.where(own.column >= end, just_above, own.distance)
     if block.device.type == "cpu":
-        sort_rows(ordered)
+        ordered = block.clone()
+        ordered.numpy().sort(axis=1)  # quicker than PyTorch's sort, which carries indices along
+    else:
+        ordered = block.sort(dim=1).values
     ahead = torch.searchsorted(ordered, limit.contiguous())
     # Within the block of the right image itself, those at the same distance that stand before it.
     inside = (own.column >= begin) & (own.column < end)

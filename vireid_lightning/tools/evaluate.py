@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace the output file if it exists")
     parser.add_argument("--metric", help="cosine or euclidean; by default the dataset's distance")
     parser.add_argument("--rerank", action="store_true", help="add rows with k-reciprocal re-ranking")
-    parser.add_argument("--block-mb", type=int, default=64, help="MiB that a block of distances may take")
+    parser.add_argument("--block-mb", type=int, default=256, help="MiB that a block of distances may take")
 
 
 def run(arguments: argparse.Namespace) -> None:
