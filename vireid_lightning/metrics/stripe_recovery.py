@@ -91,8 +91,8 @@ class StripeRecovery(Metric):
         for own, found in zip(rows, nearest):
             there[own] = found
         for number, own in enumerate(rows):
-            matched[number] = (stripes[there[own]] == stripes[own]).sum()
-            returned[number] = (stripes[there[there[own]]] == stripes[own]).sum()
+            matched[number] = int((stripes[there[own]] == stripes[own]).sum())
+            returned[number] = int((stripes[there[there[own]]] == stripes[own]).sum())
         return _shares("stripe_match", matched, counts) | _shares("stripe_return", returned, counts)
 
 
