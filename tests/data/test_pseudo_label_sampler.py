@@ -95,3 +95,8 @@ def test_positions_are_moved_by_the_offset():
 def test_what_cannot_be_drawn_is_refused(options, message):
     with pytest.raises(VIReIDError, match=message):
         assigned(**options)
+
+
+def test_without_labels_nothing_is_drawn_and_the_message_says_when_that_happens():
+    with pytest.raises(VIReIDError, match="middle of an epoch"):
+        list(PseudoLabelSampler(steps_per_epoch=2))

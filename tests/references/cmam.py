@@ -67,9 +67,9 @@ def soft_margin_triplet(embeddings: Tensor, identity: Tensor) -> Tensor:
     for i in range(len(embeddings)):
         distances = [(embeddings[i] - embeddings[j]).square().sum().sqrt() for j in range(len(embeddings))]
         positive = max(
-            (distances[j] for j in range(len(distances)) if j != i and identity[j] == identity[i]), key=float
+            (distances[j] for j in range(len(distances)) if j != i and identity[j] == identity[i]), key=Tensor.item
         )
-        negative = min((distances[j] for j in range(len(distances)) if identity[j] != identity[i]), key=float)
+        negative = min((distances[j] for j in range(len(distances)) if identity[j] != identity[i]), key=Tensor.item)
         total = total + torch.log(1 + torch.exp(positive - negative))
     return total / len(embeddings)
 

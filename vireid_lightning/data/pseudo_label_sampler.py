@@ -96,7 +96,16 @@ class PseudoLabelSampler(DistributedSampler[list[Draw]]):
         return self.steps_per_epoch
 
     def __iter__(self) -> Iterator[list[Draw]]:
-        """Yield this rank's batches of the epoch that :meth:`set_epoch` named."""
+        """Yield this rank's batches of the epoch that :meth:`set_epoch` named.
+
+        Raises:
+            VIReIDError: No labels have been assigned.
+        """
+        if not self._groups:
+            raise VIReIDError(
+                "There are no pseudo labels to draw by. They are made at the start of an epoch, so a run cannot be "
+                "resumed in the middle of one: give a checkpoint that was saved at the end of an epoch."
+            )
         plan = self.plan(self.epoch)
         share = plan.shape[2] // self.num_replicas
         own = slice(self.rank * share, (self.rank + 1) * share)
