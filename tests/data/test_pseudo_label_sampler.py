@@ -98,5 +98,5 @@ def test_what_cannot_be_drawn_is_refused(options, message):
 
 
 def test_without_labels_nothing_is_drawn_and_the_message_says_when_that_happens():
-    with pytest.raises(VIReIDError, match="middle of an epoch"):
+    with pytest.raises(VIReIDError, match="resumed in the middle"):
         list(PseudoLabelSampler(steps_per_epoch=2))
