@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import warnings
 
 import pytest
@@ -7,8 +8,9 @@ import torch
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from references.fake_dataset import FakeDataset, write_fake_dataset
+from rich.console import Console
 
-from vireid_lightning.callbacks import RetrievalMetrics
+from vireid_lightning.callbacks import RetrievalMetrics, RunSummary
 from vireid_lightning.data.batch import Sample
 from vireid_lightning.data.datamodule import CrossModalityDataModule
 from vireid_lightning.errors import VIReIDError
@@ -289,3 +291,9 @@ def test_a_dataset_with_one_modality_is_refused(root, tmp_path):
 def test_bad_arguments_are_named(arguments, words):
     with pytest.raises(VIReIDError, match=words):
         build(**arguments)
+
+
+def test_the_summary_names_no_identities_of_a_batch(root, tmp_path):
+    console = Console(record=True, width=200, file=io.StringIO())
+    fit(build(), datamodule(FakeDataset(root)), tmp_path, callbacks=[RunSummary(console)], limit_val_batches=0)
+    assert "4 visible + 4 infrared, whoever they show = 8 images" in console.export_text()

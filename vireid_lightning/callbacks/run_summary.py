@@ -64,9 +64,11 @@ def _lines(
     trainable = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
     yield "Method", f"{type(pl_module).__name__}, {total:,} parameters, {trainable:,} of them trained"
     if stage == "fit" and "steps_per_epoch" in summary:
-        identities, images = summary["identities_per_batch"], summary["images_per_modality"]
-        size, processes = 2 * identities * images, trainer.world_size
-        yield "Batch", f"{identities} identities x ({images} visible + {images} infrared) = {size} images"
+        identities, images = summary.get("identities_per_batch"), summary["images_per_modality"]
+        size, processes = 2 * (identities or 1) * images, trainer.world_size
+        drawn = f"{images} visible + {images} infrared"
+        drawn = f"{drawn}, whoever they show" if identities is None else f"{identities} identities x ({drawn})"
+        yield "Batch", f"{drawn} = {size} images"
         if processes > 1 or trainer.accumulate_grad_batches > 1:
             yield (
                 "",

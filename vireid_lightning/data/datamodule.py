@@ -269,9 +269,13 @@ class CrossModalityDataModule(LightningDataModule):
             "image_size": list(self.image_size),
         }
         if self.dataset.labelled or not self._uses_identities():
-            result["identities_per_batch"] = self.identities_per_batch
+            sampler = self._sampler()
+            result["steps_per_epoch"] = sampler.steps_per_epoch
             result["images_per_modality"] = self.images_per_modality
-            result["steps_per_epoch"] = self._sampler().steps_per_epoch
+            if isinstance(sampler, ModalitySampler):
+                result["images_per_modality"] = sampler.images_per_modality
+            else:
+                result["identities_per_batch"] = self.identities_per_batch
         return result
 
     def _check_labelled(self) -> None:

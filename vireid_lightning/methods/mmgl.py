@@ -182,6 +182,6 @@ class MMGL(ReIDModule):
         return int(os.environ.get("PL_GLOBAL_SEED", 0)) if seed is None else seed
 
     def _log_recovery(self, stage: str) -> None:
-        # Gathered from all processes by the metric itself.
-        self.log_dict({f"{stage}/{name}": value for name, value in self.recovery.compute().items()}, sync_dist=False)
+        # The metric has gathered all processes; averaging their equal values again keeps Lightning from a warning.
+        self.log_dict({f"{stage}/{name}": value for name, value in self.recovery.compute().items()}, sync_dist=True)
         self.recovery.reset()
