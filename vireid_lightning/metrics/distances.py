@@ -40,10 +40,10 @@ def distance_block(query: Tensor, gallery: Tensor, distance: str, gallery_square
     """
     if gallery.device.type == "cpu":
         # NumPy brings OpenBLAS, a third faster on AMD processors than the MKL of PyTorch, and no slower on others.
-        product = torch.from_numpy(np.matmul(query.neg().numpy(), gallery.numpy().T))
+        product = torch.from_numpy(np.matmul(query.numpy(), gallery.numpy().T))
     else:
-        product = query.neg() @ gallery.T
+        product = query @ gallery.T
     if distance == "cosine":
-        return product
+        return product.neg_()
     square = gallery.square().sum(dim=1) if gallery_square is None else gallery_square
-    return product.mul_(2).add_(square)
+    return product.mul_(-2).add_(square)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from vireid_lightning.metrics.parallel import map_parts
+
+# What a block takes at most, so that a CPU thread finds it in the cache.
+_BYTES_AT_ONCE = 2**23
 
 
 class SparseRows(NamedTuple):
@@ -18,15 +23,20 @@ class SparseRows(NamedTuple):
     value: Tensor
 
     @staticmethod
-    def join(lengths: list[Tensor], columns: list[Tensor], values: list[Tensor]) -> SparseRows:
-        """Put blocks of rows together."""
+    def join(blocks: Sequence[tuple[Tensor, Tensor, Tensor]]) -> SparseRows:
+        """Put blocks of rows together, given as the rows' lengths, columns and values."""
+        lengths, columns, values = zip(*blocks)
         start = functional.pad(torch.cat(lengths).cumsum(0), (1, 0))
         return SparseRows(start, torch.cat(columns), torch.cat(values))
 
 
 def row_blocks(count: int, bytes_per_row: int, block_bytes: int) -> Iterator[slice]:
-    """Yield slices of ``count`` rows that stay within ``block_bytes``, of one row at least."""
-    step = max(1, block_bytes // bytes_per_row)
+    """Yield slices of ``count`` rows that stay within ``block_bytes``, of one row at least.
+
+    They are no larger than what serves every CPU thread.
+    """
+    threads = torch.get_num_threads()
+    step = max(1, min(block_bytes // bytes_per_row, -(-count // threads), _BYTES_AT_ONCE // bytes_per_row))
     for begin in range(0, count, step):
         yield slice(begin, min(begin + step, count))
 
@@ -40,8 +50,12 @@ def mutual(nearest: Tensor, block_bytes: int) -> Tensor:
     """
     count, n = nearest.shape
     own = torch.arange(count, device=nearest.device)[:, None, None]
-    blocks = row_blocks(count, 9 * n * n, block_bytes)
-    return torch.cat([(nearest[nearest[part]] == own[part]).any(dim=2) for part in blocks])
+    blocks = row_blocks(count, 9 * n * n, block_bytes // torch.get_num_threads())
+
+    def of_block(part: slice) -> Tensor:
+        return (nearest[nearest[part]] == own[part]).any(dim=2)
+
+    return torch.cat(map_parts(of_block, blocks, nearest.device))
 
 
 def expanded_weights(
@@ -60,8 +74,8 @@ def expanded_weights(
     """
     count, n = nearest.shape
     in_all, in_half = mutual(nearest, block_bytes), mutual(nearest[:, :half].contiguous(), block_bytes)
-    lengths, columns, values = [], [], []
-    for part in row_blocks(count, 12 * n * half + 2 * count, block_bytes):
+
+    def of_block(part: slice) -> tuple[Tensor, Tensor, Tensor]:
         near, own = nearest[part], in_all[part]
         rows = len(near)
         first = count * torch.arange(rows, device=near.device)
@@ -75,10 +89,10 @@ def expanded_weights(
         row, column = table.view(rows, count).nonzero(as_tuple=True)
         weight = weigh(part, row, column)
         total = weight.new_zeros(rows).scatter_add_(0, row, weight)
-        lengths.append(torch.bincount(row, minlength=rows))
-        columns.append(column)
-        values.append(weight / total[row])
-    return SparseRows.join(lengths, columns, values)
+        return torch.bincount(row, minlength=rows), column, weight / total[row]
+
+    blocks = row_blocks(count, 12 * n * half + 2 * count, block_bytes // torch.get_num_threads())
+    return SparseRows.join(map_parts(of_block, blocks, nearest.device))
 
 
 def average_rows(rows: SparseRows, nearest: Tensor, block_bytes: int) -> SparseRows:
@@ -91,17 +105,18 @@ def average_rows(rows: SparseRows, nearest: Tensor, block_bytes: int) -> SparseR
     """
     count, k2 = nearest.shape
     length = rows.start.diff()
-    lengths, columns, values = [], [], []
-    for part in row_blocks(count, 6 * count + 24 * k2 * int(length.max()), block_bytes):
+
+    def of_block(part: slice) -> tuple[Tensor, Tensor, Tensor]:
         near = nearest[part]
         owner, entry = concatenated_ranges(rows.start[near.flatten()], length[near.flatten()])
         place = owner // k2 * count + rows.column[entry]
         table = rows.value.new_zeros(len(near) * count).scatter_add_(0, place, rows.value[entry])
         row, column = table.view(len(near), count).nonzero(as_tuple=True)
-        lengths.append(torch.bincount(row, minlength=len(near)))
-        columns.append(column)
-        values.append(table[row * count + column] / k2)
-    return SparseRows.join(lengths, columns, values)
+        return torch.bincount(row, minlength=len(near)), column, table[row * count + column] / k2
+
+    per_row = 6 * count + 24 * k2 * int(length.max())
+    blocks = row_blocks(count, per_row, block_bytes // torch.get_num_threads())
+    return SparseRows.join(map_parts(of_block, blocks, nearest.device))
 
 
 def overlap(left: SparseRows, right: SparseRows, count: int, block_bytes: int) -> Tensor:
@@ -122,18 +137,29 @@ def overlap(left: SparseRows, right: SparseRows, count: int, block_bytes: int) -
     first = length.cumsum(0) - length
     result = torch.zeros(len(left.start) - 1, size, dtype=left.value.dtype, device=device)
     terms = functional.pad(length[left.column].cumsum(0), (1, 0))[left.start]
-    limit, begin = max(1, block_bytes // 40), 0
-    while begin < len(result):
-        end = int(torch.searchsorted(terms, terms[begin] + limit, right=True)) - 1
-        end = min(max(end, begin + 1), len(result))
+
+    def add_block(rows: tuple[int, int]) -> None:
+        begin, end = rows
         entries = slice(int(left.start[begin]), int(left.start[end]))
         column = left.column[entries]
         row = torch.repeat_interleave(torch.arange(end - begin, device=device), left.start[begin : end + 1].diff())
         owner, partner = concatenated_ranges(first[column], length[column])
         shared = torch.minimum(left.value[entries][owner], value_of[partner])
         result[begin:end].view(-1).scatter_add_(0, row[owner] * size + row_of[partner], shared)
-        begin = end
+
+    limit = max(1, min(block_bytes // (40 * torch.get_num_threads()), _BYTES_AT_ONCE))
+    map_parts(add_block, list(_balanced_blocks(terms.cpu(), limit)), device)
     return result
+
+
+def _balanced_blocks(terms: Tensor, limit: int) -> Iterator[tuple[int, int]]:
+    """Yield ranges of rows with up to ``limit`` terms, of one row at least; ``terms`` counts those before each row."""
+    begin, count = 0, len(terms) - 1
+    while begin < count:
+        end = int(torch.searchsorted(terms, terms[begin] + limit, right=True)) - 1
+        end = min(max(end, begin + 1), count)
+        yield begin, end
+        begin = end
 
 
 def concatenated_ranges(start: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,6 +8,7 @@ from torch import Tensor
 from vireid_lightning.errors import VIReIDError
 from vireid_lightning.metrics.distances import distance_block, exact_float32
 from vireid_lightning.metrics.k_reciprocal import SparseRows, average_rows, expanded_weights, overlap, row_blocks
+from vireid_lightning.metrics.parallel import map_parts
 
 
 def re_rank(
@@ -66,50 +67,50 @@ def re_rank(
             weights = average_rows(weights, nearest[:, :k2].contiguous(), distances.spare)
         shared = overlap(_part(weights, 0, queries), _part(weights, queries, len(images)), len(images), distances.spare)
         result = shared.div_(2 - shared).neg_().add_(1).mul_(1 - lambda_value)
-        for part in row_blocks(queries, 8 * len(gallery), distances.spare):
+
+        def mix(part: slice) -> None:
             original = distances.rows(part, slice(queries, None)) / largest[part][:, None]
-            result[part] += lambda_value * original
+            result[part].add_(original, alpha=lambda_value)
+
+        map_parts(mix, row_blocks(queries, 8 * len(gallery), distances.spare // torch.get_num_threads()), query.device)
         return result
 
 
 class _Distances:
-    """Squared Euclidean distances of all images, in blocks of rows; kept where half of the memory holds them."""
+    """Squared Euclidean distances of all images, in blocks of rows; kept where three quarters of the memory hold them."""
 
     def __init__(self, images: Tensor, block_bytes: int) -> None:
         self.images = images
-        self.square = images.square().sum(dim=1)
         size = 4 * len(images) ** 2
-        self.kept = torch.empty(0, len(images), device=images.device)
-        self.keep = 2 * size <= block_bytes
+        self.kept: Tensor | None = None
+        if 4 * size <= 3 * block_bytes:
+            self.kept = distance_block(images, images, "euclidean", images.new_zeros(len(images)))  # -2 <i, j>
+            self.square = self.kept.diagonal() / -2
+        else:
+            self.square = images.square().sum(dim=1)
         #: What is left for blocks.
-        self.spare = block_bytes - size if self.keep else block_bytes // 2
+        self.spare = block_bytes - size if self.kept is not None else block_bytes // 2
 
     def rows(self, part: slice, columns: slice = slice(None)) -> Tensor:
-        """Return (rows, columns) distances, of which none is negative, and that to itself is 0."""
-        if part.stop <= len(self.kept):
-            return self.kept[part, columns]
-        if columns.start is None and columns.stop is None:
-            block = distance_block(self.images[part], self.images, "euclidean", self.square)
-            block.add_(self.square[part, None]).clamp_(min=0)
-            block.diagonal(part.start).zero_()
-            return block
-        block = distance_block(self.images[part], self.images[columns], "euclidean", self.square[columns])
+        """Return (rows, columns) distances, of which none is negative; that of an image to itself is about 0."""
+        if self.kept is not None:
+            block = self.kept[part, columns] + self.square[columns]
+        else:
+            block = distance_block(self.images[part], self.images[columns], "euclidean", self.square[columns])
         return block.add_(self.square[part, None]).clamp_(min=0)
 
     def nearest(self, number: int) -> tuple[Tensor, Tensor]:
         """Return (N, number) each image's nearest, itself first, and (N,) the largest distance of each."""
         count = len(self.images)
-        kept = torch.empty(count, count, device=self.images.device) if self.keep else None
-        nearest, largest = [], []
-        for part in row_blocks(count, 12 * count, self.spare):
+
+        def of_block(part: slice) -> tuple[Tensor, Tensor]:
             block = self.rows(part)
-            if kept is not None:
-                kept[part] = block
-            largest.append(block.amax(dim=1))
+            largest = block.amax(dim=1)
             block.diagonal(part.start).fill_(-1)  # itself first, also where copies of it exist
-            nearest.append(block.topk(min(number, count), dim=1, largest=False).indices)
-        if kept is not None:
-            self.kept = kept
+            return block.topk(min(number, count), dim=1, largest=False).indices, largest
+
+        blocks = row_blocks(count, 12 * count, self.spare // torch.get_num_threads())
+        nearest, largest = zip(*map_parts(of_block, blocks, self.images.device))
         # Where all images are one point, every distance is 0.
         return torch.cat(nearest), torch.cat(largest).clamp_(min=torch.finfo(torch.float32).tiny)
 
@@ -126,7 +127,7 @@ def _check(query: Tensor, gallery: Tensor, k1: int, k2: int, lambda_value: float
                 f"Re-ranking needs {name} embeddings (images, values) of a floating type, not {tuple(images.shape)} of "
                 f"{images.dtype}."
             )
-        if not bool(torch.isfinite(images).all()):
+        if not bool(torch.isfinite(images.float().sum())) and not bool(torch.isfinite(images).all()):
             row = int((~torch.isfinite(images).all(dim=1)).nonzero()[0])
             raise VIReIDError(f"Re-ranking got {name} embeddings with NaN or infinity, the first is row {row}.")
     if query.shape[1] != gallery.shape[1]:
