@@ -40,6 +40,12 @@ def roots(tmp_path_factory) -> dict[str, Path]:
     return {**found, "Synthetic": base / "synthetic"}
 
 
+def _setting(config: dict, key: str) -> dict | None:
+    for part in key.split("."):
+        config = (config or {}).get(part)
+    return config
+
+
 def shrink(config: dict, roots: dict[str, Path]) -> list[str]:
     """Return the arguments that make an experiment tiny: stub backbone, 96 x 48 pixels, two steps, one worker."""
     arguments = ["--trainer.max_epochs", "1", "--trainer.accelerator", "cpu", "--trainer.precision", "32-true"]
@@ -47,8 +53,8 @@ def shrink(config: dict, roots: dict[str, Path]) -> list[str]:
     arguments += ["--model.init_args.backbone", BACKBONE, "--model.init_args.pretrained", "false"]
     arguments += ["--data.image_size", "[96, 48]", "--data.num_workers", "0", "--data.eval_batch_size", "64"]
     arguments += ["--data.identities_per_batch", "3", "--data.images_per_modality", "2", "--data.steps_per_epoch", "2"]
-    for key in ("dataset", "source"):
-        if dataset := config["data"].get(key):
+    for key in ("dataset", "source.dataset"):
+        if dataset := _setting(config["data"], key):
             name = dataset["class_path"]
             root = roots[name] / "manifest.csv" if name == "Manifest" else roots[name]
             argument = "path" if name == "Manifest" else "root"
@@ -60,7 +66,21 @@ def shrink(config: dict, roots: dict[str, Path]) -> list[str]:
 
 
 #: What else makes a method tiny.
-EXTRA: dict[str, list[str]] = {}
+EXTRA: dict[str, list[str]] = {
+    # One epoch of each stage. Random weights know no clusters for DBSCAN to find.
+    "CMAM": [
+        "--model.init_args.source.steps=2",
+        "--model.init_args.source.kl_weights=[0.1]",
+        "--model.init_args.source.clustering=kmeans",
+        "--model.init_args.source.clusters=4",
+        "--model.init_args.target.dbscan_steps=0",
+        "--model.init_args.target.kmeans_steps=2",
+        "--model.init_args.target.clusters=4",
+        "--data.source.identities_per_batch=2",
+        "--data.source.images_per_identity=3",
+        "--trainer.max_epochs=2",
+    ],
+}
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
