@@ -12,6 +12,15 @@ NOTEBOOKS = sorted((Path(__file__).resolve().parents[1] / "notebooks").glob("*.i
 
 #: What makes a notebook small: new values for names that its cell tagged `parameters` sets.
 SMALL = {
+    "cmam_clusters": {
+        "target_settings": {"identities": 8, "val_identities": 3, "test_identities": 2, "images": 1},
+        "source_settings": {"seed": 1, "identities": 9, "val_identities": 3, "test_identities": 2, "images": 1},
+        "backbone": "test_resnet",
+        "steps": 2,
+        "interval": 2,
+        "clusters": 4,
+        "shown": 2,
+    },
     "mmgl_pretraining": {
         "dataset_settings": {"identities": 8, "val_identities": 3, "test_identities": 2, "images": 1},
         "backbone": "test_resnet",
