@@ -37,10 +37,12 @@ class ReIDModule(LightningModule, ABC):
             objective and are never handed on to another model.
         uses_identities: Whether training reads identities. If not, the datamodule removes them and draws batches of
             equal numbers of visible and infrared images.
+        labels_images: Whether the method labels its training images itself and draws batches by these labels.
     """
 
     heads: ClassVar[tuple[str, ...]] = ()
     uses_identities: ClassVar[bool] = True
+    labels_images: ClassVar[bool] = False
 
     def __init__(
         self, *, num_classes: int | None, optimization: Optimization | dict[str, Any], init_from: str | None = None
