@@ -50,7 +50,9 @@ class MMGL(ReIDModule):
         two_stream_until: Parts of the backbone that exist per modality: 1, the stem, is the two-stream network; 0 is
             the one-stream one.
         stripes: d, which must divide the image's height, and the height of the stage-4 map where parts are learned.
-        permutation_weight: Weight of the permutation recovery; 0 builds no head for it.
+        permutation_weight: Weight of the permutation recovery; 0 builds no head for it. The loss is a mean over a
+            matrix's entries; d * d, 36, makes it the squared error of the matrix. On synthetic pedestrians, beside the
+            cycle-contrastive loss, orders were not recovered in 1,200 steps with 1 and began to be in 400 with 36.
         cycle_weight: Weight of the cycle-contrastive loss; 0 builds no head for it.
         sinkhorn_rounds: Normalisations of rows and columns.
         sinkhorn_temperature: Divisor of the permutation head's scores.
