@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import pytest
-import torch
-
+# Before torch is imported, and for the processes that tests start: the networks are tiny, where threads cost more than
+# they save, and sums in one thread are the same on every machine.
+os.environ["OMP_NUM_THREADS"] = "1"
 # Logging to W&B never leaves the machine in a test.
 os.environ["WANDB_MODE"] = "offline"
+
+import pytest
+import torch
 
 
 @pytest.fixture(autouse=True)

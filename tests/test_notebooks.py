@@ -27,7 +27,7 @@ SMALL = {
         "epochs": 1,
         "steps": 2,
         "shown": 2,
-    }
+    },
 }
 
 

@@ -98,10 +98,9 @@ def test_a_checkpoint_is_not_scored_on_another_trial(done, tiny, capsys, tmp_pat
 
 
 def test_a_trial_that_fails_is_named(tmp_path, capsys):
+    nowhere = f"--data.dataset.init_args.root={tmp_path / 'nowhere'}"
+    arguments = ["trials", "--config", str(CONFIG), "--trials", "4", "--output", str(tmp_path), "--", nowhere]
     with pytest.raises(SystemExit) as stop:
-        tools.main(
-            ["trials", "--config", str(CONFIG), "--trials", "4", "--output", str(tmp_path)]
-            + ["--", f"--data.dataset.init_args.root={tmp_path / 'nowhere'}"]
-        )
+        tools.main(arguments)
     assert stop.value.code == 2
     assert "Trial 4 ended with exit code 2" in capsys.readouterr().err

@@ -12,7 +12,7 @@ from rich.table import Table
 
 
 class RunSummary(Callback):
-    """Prints, once, before the first step: the data's counts, the method, its size, the batch, the precision, the protocol.
+    """Prints, once, before the first step: the data's counts, the method, its size, the batch, precision and protocol.
 
     Args:
         console: Where to print; the terminal by default.

@@ -77,7 +77,7 @@ def re_rank(
 
 
 class _Distances:
-    """Squared Euclidean distances of all images, in blocks of rows; kept where three quarters of the memory hold them."""
+    """Squared Euclidean distances of all images, in blocks of rows; kept where most of the memory holds them."""
 
     def __init__(self, images: Tensor, block_bytes: int) -> None:
         self.images = images
