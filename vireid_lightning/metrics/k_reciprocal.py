@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from vireid_lightning.metrics.parallel import map_parts
+from vireid_lightning.metrics.parallel import map_parts, thread_count
 
 # What a block takes at most, so that a CPU thread finds it in the cache.
 _BYTES_AT_ONCE = 2**23
@@ -35,7 +35,7 @@ def row_blocks(count: int, bytes_per_row: int, block_bytes: int) -> Iterator[sli
 
     They are no larger than what serves every CPU thread.
     """
-    threads = torch.get_num_threads()
+    threads = thread_count()
     step = max(1, min(block_bytes // bytes_per_row, -(-count // threads), _BYTES_AT_ONCE // bytes_per_row))
     for begin in range(0, count, step):
         yield slice(begin, min(begin + step, count))
@@ -50,7 +50,7 @@ def mutual(nearest: Tensor, block_bytes: int) -> Tensor:
     """
     count, n = nearest.shape
     own = torch.arange(count, device=nearest.device)[:, None, None]
-    blocks = row_blocks(count, 9 * n * n, block_bytes // torch.get_num_threads())
+    blocks = row_blocks(count, 9 * n * n, block_bytes // thread_count())
 
     def of_block(part: slice) -> Tensor:
         return (nearest[nearest[part]] == own[part]).any(dim=2)
@@ -91,7 +91,7 @@ def expanded_weights(
         total = weight.new_zeros(rows).scatter_add_(0, row, weight)
         return torch.bincount(row, minlength=rows), column, weight / total[row]
 
-    blocks = row_blocks(count, 12 * n * half + 2 * count, block_bytes // torch.get_num_threads())
+    blocks = row_blocks(count, 12 * n * half + 2 * count, block_bytes // thread_count())
     return SparseRows.join(map_parts(of_block, blocks, nearest.device))
 
 
@@ -115,7 +115,7 @@ def average_rows(rows: SparseRows, nearest: Tensor, block_bytes: int) -> SparseR
         return torch.bincount(row, minlength=len(near)), column, table[row * count + column] / k2
 
     per_row = 6 * count + 24 * k2 * int(length.max())
-    blocks = row_blocks(count, per_row, block_bytes // torch.get_num_threads())
+    blocks = row_blocks(count, per_row, block_bytes // thread_count())
     return SparseRows.join(map_parts(of_block, blocks, nearest.device))
 
 
@@ -147,7 +147,7 @@ def overlap(left: SparseRows, right: SparseRows, count: int, block_bytes: int) -
         shared = torch.minimum(left.value[entries][owner], value_of[partner])
         result[begin:end].view(-1).scatter_add_(0, row[owner] * size + row_of[partner], shared)
 
-    limit = max(1, min(block_bytes // (40 * torch.get_num_threads()), _BYTES_AT_ONCE))
+    limit = max(1, min(block_bytes // (40 * thread_count()), _BYTES_AT_ONCE))
     map_parts(add_block, list(_balanced_blocks(terms.cpu(), limit)), device)
     return result
 

@@ -1,12 +1,15 @@
 """Blocks of rows on several CPU threads.
 
-With many short operations, a thread for each block is quicker than several threads for each operation.
+With many short operations, a thread for each block is quicker than several threads for each operation, which would wait
+for one another after every one of them, and wait long where other programs keep a core busy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TypeVar
 
 import torch
@@ -14,9 +17,29 @@ import torch
 Part = TypeVar("Part")
 Result = TypeVar("Result")
 
+_THREADS: ContextVar[int | None] = ContextVar("_THREADS", default=None)
+
+
+@contextmanager
+def block_threads() -> Iterator[None]:
+    """Give PyTorch's CPU threads to :func:`map_parts`: within, each operation runs on one."""
+    before, threads = torch.get_num_threads(), thread_count()
+    token = _THREADS.set(threads)
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+        _THREADS.reset(token)
+
+
+def thread_count() -> int:
+    """Return the number of threads that :func:`map_parts` uses on the CPU."""
+    return _THREADS.get() or torch.get_num_threads()
+
 
 def map_parts(function: Callable[[Part], Result], parts: Iterable[Part], device: torch.device) -> list[Result]:
-    """Return ``function`` of each part, in order; on the CPU on as many threads as PyTorch uses, without gradients.
+    """Return ``function`` of each part, in order, without gradients; on the CPU within :func:`block_threads`.
 
     Args:
         function: Takes a part. May write to its own rows of tensors that it shares with others.
@@ -27,17 +50,14 @@ def map_parts(function: Callable[[Part], Result], parts: Iterable[Part], device:
         >>> map_parts(lambda part: torch.arange(4)[part].sum().item(), [slice(0, 2), slice(2, 4)], torch.device("cpu"))
         [1, 5]
     """
-    listed, threads = list(parts), torch.get_num_threads()
+    listed = list(parts)
 
     def call(part: Part) -> Result:
-        with torch.no_grad():  # what a thread records is its own affair
+        with torch.no_grad():  # a setting of each thread
             return function(part)
 
-    if device.type != "cpu" or threads == 1 or len(listed) < 2:
+    threads = min(thread_count(), len(listed))
+    if device.type != "cpu" or threads < 2:
         return [call(part) for part in listed]
-    try:
-        with ThreadPoolExecutor(min(threads, len(listed)), initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            return list(pool.map(call, listed))
-    finally:
-        # The setting is of the thread that makes it, but threads that start later would take the last one.
-        torch.set_num_threads(threads)
+    with block_threads(), ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        return list(pool.map(call, listed))

@@ -8,7 +8,7 @@ from torch import Tensor
 from vireid_lightning.errors import VIReIDError
 from vireid_lightning.metrics.distances import distance_block, exact_float32
 from vireid_lightning.metrics.k_reciprocal import SparseRows, average_rows, expanded_weights, overlap, row_blocks
-from vireid_lightning.metrics.parallel import map_parts
+from vireid_lightning.metrics.parallel import block_threads, map_parts, thread_count
 
 
 def re_rank(
@@ -52,7 +52,7 @@ def re_rank(
         torch.Size([10, 20])
     """
     _check(query, gallery, k1, k2, lambda_value)
-    with exact_float32(query.device):
+    with exact_float32(query.device), block_threads():
         images = torch.cat([query, gallery]).float()
         queries, block_bytes = len(query), block_mb * 2**20
         distances = _Distances(images, block_bytes)
@@ -72,7 +72,7 @@ def re_rank(
             original = distances.rows(part, slice(queries, None)) / largest[part][:, None]
             result[part].add_(original, alpha=lambda_value)
 
-        map_parts(mix, row_blocks(queries, 8 * len(gallery), distances.spare // torch.get_num_threads()), query.device)
+        map_parts(mix, row_blocks(queries, 8 * len(gallery), distances.spare // thread_count()), query.device)
         return result
 
 
@@ -109,7 +109,7 @@ class _Distances:
             block.diagonal(part.start).fill_(-1)  # itself first, also where copies of it exist
             return block.topk(min(number, count), dim=1, largest=False).indices, largest
 
-        blocks = row_blocks(count, 12 * count, self.spare // torch.get_num_threads())
+        blocks = row_blocks(count, 12 * count, self.spare // thread_count())
         nearest, largest = zip(*map_parts(of_block, blocks, self.images.device))
         # Where all images are one point, every distance is 0.
         return torch.cat(nearest), torch.cat(largest).clamp_(min=torch.finfo(torch.float32).tiny)

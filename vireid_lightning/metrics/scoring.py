@@ -11,6 +11,7 @@ import torch
 from vireid_lightning.errors import VIReIDError
 from vireid_lightning.metrics.distances import check_distance, distance_block, exact_float32
 from vireid_lightning.metrics.embeddings import Embeddings
+from vireid_lightning.metrics.parallel import block_threads
 from vireid_lightning.metrics.protocols import SYSU_QUERY_CAMERA, Protocol, Trial
 from vireid_lightning.metrics.ranking import LARGEST_GALLERY, BlockScorer, QueryScores
 from vireid_lightning.metrics.re_ranking import re_rank
@@ -83,7 +84,7 @@ def score_protocols(
             results.append(ProtocolScores(protocol, trials, distance, gallery.size, gallery_hash, reranking))
 
     results: list[ProtocolScores] = []
-    with exact_float32(gallery.device):
+    with exact_float32(gallery.device), block_threads():
         done: dict[tuple[int, int], tuple[QueryScores, int]] = {}
         for group in _share_distances(tasks):
             if len(group) == 1 and len(group[0].trial.gallery) > LARGEST_GALLERY:
