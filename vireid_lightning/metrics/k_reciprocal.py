@@ -147,7 +147,7 @@ def overlap(left: SparseRows, right: SparseRows, count: int, block_bytes: int) -
         shared = torch.minimum(left.value[entries][owner], value_of[partner])
         result[begin:end].view(-1).scatter_add_(0, row[owner] * size + row_of[partner], shared)
 
-    limit = max(1, min(block_bytes // (40 * thread_count()), _BYTES_AT_ONCE))
+    limit = max(1, min(block_bytes // 40, int(terms[-1])) // thread_count())
     map_parts(add_block, list(_balanced_blocks(terms.cpu(), limit)), device)
     return result
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from vireid_lightning.errors import VIReIDError
-from vireid_lightning.metrics.distances import distance_block, exact_float32
+from vireid_lightning.metrics.distances import distance_block, exact_float32, inner_products
 from vireid_lightning.metrics.k_reciprocal import SparseRows, average_rows, expanded_weights, overlap, row_blocks
 from vireid_lightning.metrics.parallel import block_threads, map_parts, thread_count
 
@@ -30,7 +30,8 @@ def re_rank(
 
         (1 - lambda) (1 - s / (2 - s)) + lambda d(i, j).
 
-    Sets are sparse. Distances are made in blocks of rows: once where all of them fit into ``block_mb``, else twice.
+    Sets are sparse. Distances are made in blocks of rows: from one product where it fits into three quarters of
+    ``block_mb``, else once for the neighbours and once for the weights.
 
     Args:
         query: (Q, D), L2-normalised for the cosine distance.
@@ -84,8 +85,8 @@ class _Distances:
         size = 4 * len(images) ** 2
         self.kept: Tensor | None = None
         if 4 * size <= 3 * block_bytes:
-            self.kept = distance_block(images, images, "euclidean", images.new_zeros(len(images)))  # -2 <i, j>
-            self.square = self.kept.diagonal() / -2
+            self.kept = inner_products(images, images)
+            self.square = self.kept.diagonal().clone()
         else:
             self.square = images.square().sum(dim=1)
         #: What is left for blocks.
@@ -94,7 +95,7 @@ class _Distances:
     def rows(self, part: slice, columns: slice = slice(None)) -> Tensor:
         """Return (rows, columns) distances, of which none is negative; that of an image to itself is about 0."""
         if self.kept is not None:
-            block = self.kept[part, columns] + self.square[columns]
+            block = torch.add(self.square[columns], self.kept[part, columns], alpha=-2)
         else:
             block = distance_block(self.images[part], self.images[columns], "euclidean", self.square[columns])
         return block.add_(self.square[part, None]).clamp_(min=0)
