@@ -118,6 +118,8 @@ def test_a_config_with_a_mistake(arguments, expected, capsys, tmp_path, monkeypa
         ("model: {class_path: MPANet, init_args: {margn: 1}}", "Did you mean 'margin'?"),
         ("model: {class_path: MPANett}", "Did you mean 'MPANet'?"),
         ("trainer: {max_epoch: 3}", "Did you mean 'max_epochs'?"),
+        ("trainer: {max_epochs: ten}", "The setting 'trainer.max_epochs' is ten; give a value of type int."),
+        ("data: {eval_batch_size: many}", "The setting 'data.eval_batch_size' is many; give a value of type int."),
         ("trainer: {callbacks: [{class_path: ModelCheckpont}]}", "Did you mean 'ModelCheckpoint'?"),
         ("model: [", "config"),
     ],

@@ -19,6 +19,8 @@ _UNKNOWN = [
     re.compile(r"unrecognized arguments: (?:--)?([^\s=]+)"),
 ]
 _REQUIRED = re.compile(r"the following arguments are required: (.+)")
+_TYPE = re.compile(r"Expected an? <class '([\w.]+)'>")
+_VALUE = re.compile(r"(?:Given|Got) value: (.+)")
 _MISSING_FILE = re.compile(r"File does not exist: '?([^'\n]+)'?")
 
 
@@ -66,5 +68,9 @@ def one_sentence(
         owner = f" of {found.group(1).split('.')[-1]}" if (found := _CLASS_PATH.search(message)) else ""
         missing = match.group(1).strip()
         return f"Settings{owner}{place} are missing: {missing}; give them in the config or on the command line."
+    types = [name for name in _TYPE.findall(message) if name != "NoneType"]
+    problems = [line for line in message.splitlines() if line.lstrip().startswith("- ")]
+    if key and types and (value := _VALUE.search(message)) and all(_TYPE.search(line) for line in problems):
+        return f"The setting '{key}' is {value.group(1)}; give a value of type {' or '.join(types)}."
     details = " ".join(message.split())
     return details if details.endswith(".") else details + "."
