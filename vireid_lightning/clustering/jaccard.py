@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,19 +11,15 @@ from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from vireid_lightning.errors import VIReIDError
+from vireid_lightning.metrics.k_reciprocal import SparseRows, average_rows, concatenated_ranges, expanded_weights
+from vireid_lightning.metrics.parallel import block_threads
 
 # Elements of one block's table of rows against all images: 2**22 float32 values are 16 MiB.
 _TABLE_ELEMENTS = 2**22
 # Terms that are gathered at a time; each costs some 30 bytes while it lives.
 _GATHERED_ELEMENTS = 2**22
-
-
-class _Rows(NamedTuple):
-    """A sparse matrix by rows: row i has the entries ``start[i]`` to ``start[i + 1]``, columns ascending."""
-
-    start: Tensor
-    column: Tensor
-    value: Tensor
+# Memory for the blocks of the neighbourhoods.
+_BLOCK_BYTES = 2**27
 
 
 @torch.no_grad()
@@ -65,9 +60,14 @@ def jaccard_distance(features: Tensor, k1: int = 30, k2: int = 6, *, max_distanc
     half = min(round(k1 / 2) + 1, k1, count)  # Python rounds half to even, as the definition does
     k1, k2 = min(k1, count), min(k2, count)
     nearest = nearest_neighbours(features, max(k1, k2))
-    weights = _reciprocal_weights(features, nearest[:, :k1], half)
-    if k2 > 1:
-        weights = _average(weights, nearest[:, :k2])
+
+    def weigh(part: slice, row: Tensor, column: Tensor) -> Tensor:
+        return torch.exp(2 * _cosines(features, row + part.start, column) - 2)
+
+    with block_threads():
+        weights = expanded_weights(nearest[:, :k1].contiguous(), half, weigh, _BLOCK_BYTES)
+        if k2 > 1:
+            weights = average_rows(weights, nearest[:, :k2].contiguous(), _BLOCK_BYTES)
     return _overlaps(weights, max_distance)
 
 
@@ -111,50 +111,11 @@ def _check(features: Tensor, k1: int, k2: int, max_distance: float) -> None:
         )
 
 
-def _blocks(count: int, gathered: int = 1) -> Iterator[tuple[int, int]]:
-    """Yield (begin, end) of row blocks whose table against all columns, and ``gathered`` terms a row, stay small."""
-    rows = max(1, min(_TABLE_ELEMENTS // count, _GATHERED_ELEMENTS // gathered))
+def _blocks(count: int) -> Iterator[tuple[int, int]]:
+    """Yield (begin, end) of row blocks whose table against all columns stays small."""
+    rows = max(1, _TABLE_ELEMENTS // count)
     for begin in range(0, count, rows):
         yield begin, min(begin + rows, count)
-
-
-def _segments(start: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
-    """Return, for segments given by start and length, the segment and the position of each element."""
-    owner = torch.repeat_interleave(torch.arange(len(start), device=start.device), length)
-    offset = start - (length.cumsum(0) - length)
-    return owner, torch.arange(len(owner), device=start.device) + offset[owner]
-
-
-def _reciprocal(nearest: Tensor) -> Tensor:
-    """Return which of each row's neighbours have the row among theirs, (N, n) bool."""
-    count, n = nearest.shape
-    own = torch.arange(count, device=nearest.device)[:, None, None]
-    blocks = _blocks(count, n * n)
-    return torch.cat([(nearest[nearest[begin:end]] == own[begin:end]).any(dim=2) for begin, end in blocks])
-
-
-def _reciprocal_weights(features: Tensor, nearest: Tensor, half: int) -> _Rows:
-    """Return V before averaging: the softmax over each expanded k-reciprocal set."""
-    count = len(nearest)
-    mutual, mutual_half = _reciprocal(nearest), _reciprocal(nearest[:, :half])
-    lengths, columns, values = [], [], []
-    for begin, end in _blocks(count, nearest.shape[1] * half):
-        near, own = nearest[begin:end], mutual[begin:end]
-        first = torch.arange(end - begin, device=features.device) * count
-        table = torch.zeros((end - begin) * count, dtype=torch.bool, device=features.device)
-        table[(first[:, None] + near)[own]] = True
-        members = first[:, None, None] + nearest[near, :half]
-        counted = mutual_half[near] & own[:, :, None]
-        inside = (table[members] & counted).sum(dim=2)
-        accepted = 3 * inside > 2 * counted.sum(dim=2)
-        table[members[counted & accepted[:, :, None]]] = True
-        row, column = table.view(end - begin, count).nonzero(as_tuple=True)
-        weight = torch.exp(2 * _cosines(features, row + begin, column) - 2)
-        total = torch.zeros(end - begin, dtype=weight.dtype, device=weight.device).scatter_add_(0, row, weight)
-        lengths.append(torch.bincount(row, minlength=end - begin))
-        columns.append(column)
-        values.append(weight / total[row])
-    return _join(lengths, columns, values)
 
 
 def _cosines(features: Tensor, left: Tensor, right: Tensor) -> Tensor:
@@ -164,30 +125,7 @@ def _cosines(features: Tensor, left: Tensor, right: Tensor) -> Tensor:
     return torch.cat([torch.einsum("nd,nd->n", features[a], features[b]) for a, b in parts])
 
 
-def _average(weights: _Rows, nearest: Tensor) -> _Rows:
-    """Return the mean of V over each row's nearest rows (query expansion)."""
-    count, k2 = nearest.shape
-    length = weights.start.diff()
-    lengths, columns, values = [], [], []
-    for begin, end in _blocks(count):
-        source = nearest[begin:end].flatten()
-        owner, position = _segments(weights.start[source], length[source])
-        flat = owner // k2 * count + weights.column[position]
-        table = torch.zeros((end - begin) * count, dtype=weights.value.dtype, device=flat.device)
-        table.scatter_add_(0, flat, weights.value[position])
-        row, column = table.view(end - begin, count).nonzero(as_tuple=True)
-        lengths.append(torch.bincount(row, minlength=end - begin))
-        columns.append(column)
-        values.append(table[row * count + column] / k2)
-    return _join(lengths, columns, values)
-
-
-def _join(lengths: list[Tensor], columns: list[Tensor], values: list[Tensor]) -> _Rows:
-    length = torch.cat(lengths)
-    return _Rows(F.pad(length.cumsum(0), (1, 0)), torch.cat(columns), torch.cat(values))
-
-
-def _overlaps(weights: _Rows, max_distance: float) -> csr_matrix:
+def _overlaps(weights: SparseRows, max_distance: float) -> csr_matrix:
     """Return 1 - s / (2 - s) with s = sum(min(V_i, V_j)) for the pairs with s above 0.
 
     Each column of V lists the images that share it. Every entry (i, k) meets the entries (j, k) with j > i, so a pair
@@ -205,7 +143,7 @@ def _overlaps(weights: _Rows, max_distance: float) -> csr_matrix:
     rows, columns, distances = [], [], []
     for begin, end in _balanced_blocks(start, partners):
         entries = slice(int(start[begin]), int(start[end]))
-        owner, position = _segments(place[entries] + 1, partners[entries])
+        owner, position = concatenated_ranges(place[entries] + 1, partners[entries])
         shared = torch.minimum(value[entries][owner], sorted_value[position])
         flat = (row_of[entries][owner] - begin) * count + sorted_row[position]
         table = torch.zeros((end - begin) * count, dtype=value.dtype, device=device).scatter_add_(0, flat, shared)

@@ -61,7 +61,7 @@ def re_rank(
         half = round(k1 / 2) + 1  # Python rounds half to even, as the authors' code does
 
         def weigh(part: slice, row: Tensor, column: Tensor) -> Tensor:
-            return torch.exp(-distances.rows(part)[row, column] / largest[part][row])
+            return torch.exp(-distances.pairs(part, row, column) / largest[part][row])
 
         weights = expanded_weights(nearest[:, : k1 + 1].contiguous(), half, weigh, distances.spare)
         if k2 > 1:
@@ -99,6 +99,13 @@ class _Distances:
         else:
             block = distance_block(self.images[part], self.images[columns], "euclidean", self.square[columns])
         return block.add_(self.square[part, None]).clamp_(min=0)
+
+    def pairs(self, part: slice, row: Tensor, column: Tensor) -> Tensor:
+        """Return some distances of a block of rows, given by their row within it and their column."""
+        if self.kept is None:
+            return self.rows(part)[row, column]
+        product = self.kept.view(-1)[(row + part.start) * len(self.images) + column]
+        return (self.square[column] - 2 * product + self.square[part][row]).clamp_(min=0)
 
     def nearest(self, number: int) -> tuple[Tensor, Tensor]:
         """Return (N, number) each image's nearest, itself first, and (N,) the largest distance of each."""
