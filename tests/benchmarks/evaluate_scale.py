@@ -17,11 +17,12 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from tqdm import tqdm
 
 
-def main() -> None:
+def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--queries", type=int, default=10_000)
     parser.add_argument("--gallery", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
@@ -30,7 +31,7 @@ def main() -> None:
     parser.add_argument("--cmc", choices=("image", "identity"), default="image")
     parser.add_argument("--block-mb", type=int, default=256)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     if arguments.folder is not None:
         score(arguments)
         return
@@ -108,6 +109,11 @@ class PeakMemory(threading.Thread):
             fields = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines() if ":" in line)
             resident, own = (int(fields[name].split()[0]) for name in ("VmRSS", "RssAnon"))
             self.all, self.own = max(self.all, resident), max(self.own, own)
+
+
+@pytest.mark.benchmark
+def test_curve_is_printed():
+    main(["--queries", "500", "--gallery", "1000", "10000"])
 
 
 if __name__ == "__main__":

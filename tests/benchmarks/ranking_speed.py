@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -28,14 +29,14 @@ from vireid_lightning.metrics.protocols import Protocol, Trial
 from vireid_lightning.metrics.scoring import score_protocols
 
 
-def main() -> None:
+def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--exp", type=Path, default=Path(__file__).parents[3] / "shared/data/sysu_mm01/exp")
     parser.add_argument("--values", type=int, default=2048)
     parser.add_argument("--spread", type=float, default=4.0, help="noise; larger makes retrieval harder")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--score-only", type=Path, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
 
     identity, camera, _ = test_images(arguments.exp)
     if arguments.score_only is not None:
@@ -107,6 +108,11 @@ def loop_over(embedding, identity, camera, protocol):
         protocol.cmc,
         "quicksort",
     )
+
+
+@pytest.mark.benchmark
+def test_figures_are_printed(shared_data):
+    main(["--exp", str(shared_data / "sysu_mm01/exp"), "--repeats", "1"])
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -20,13 +21,13 @@ from references.re_ranking import re_rank as slow_re_rank
 from vireid_lightning.metrics import re_rank
 
 
-def main() -> None:
+def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--queries", type=int, default=3803)
     parser.add_argument("--gallery", type=int, default=301)
     parser.add_argument("--values", type=int, default=2048)
     parser.add_argument("--people", type=int, default=96)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     draw = np.random.default_rng(0)
     centre = draw.standard_normal((arguments.people, arguments.values), dtype=np.float32)
     count = arguments.queries + arguments.gallery
@@ -51,6 +52,11 @@ def timed(function, repeats):
         result = function()
         best = min(best, time.perf_counter() - start)
     return best, result
+
+
+@pytest.mark.benchmark
+def test_figures_are_printed():
+    main(["--queries", "600", "--gallery", "100"])
 
 
 if __name__ == "__main__":
