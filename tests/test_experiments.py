@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from layout_files import write_plan
 
@@ -140,6 +141,41 @@ def trained(roots, tmp_path_factory) -> Path:
     arguments = ["--trainer.max_epochs=1", f"--trainer.logger={logger}", "--test_after_fit=false"]
     cli.main(["fit", *TINY, f"--data.dataset.root={roots['SYSUMM01']}", *arguments])
     return folder / "run" / "version_0" / "checkpoints" / "last.ckpt"
+
+def cmam(roots: dict[str, Path], *arguments: str) -> Path:
+    """Train CMAM on a tiny SYSU-MM01, sources from MSMT17's layout; return the last checkpoint."""
+    config = EXPERIMENTS / "cmam_sysu.yaml"
+    tiny = shrink(yaml.safe_load(config.read_text(encoding="utf-8")), roots)
+    source = ["--data.source.dataset=MSMT17", f"--data.source.dataset.init_args.root={roots['MSMT17']}"]
+    before = set(Path.cwd().glob("runs/*/version_*"))
+    cli.main(["fit", "--config", str(config), *tiny, *source, *arguments])
+    (run,) = set(Path.cwd().glob("runs/*/version_*")) - before
+    return run / "checkpoints" / "last.ckpt"
+
+
+def test_cmams_stages_run_alone_and_a_stopped_run_goes_on(roots, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    one = "--trainer.max_epochs=1"
+    first = cmam(roots, one, "--model.init_args.target=null")
+    second = cmam(roots, one, "--model.init_args.source=null", f"--model.init_args.init_from={first}")
+    whole = cmam(roots)
+    # The stages' plan is that of two epochs; the run is stopped after the first.
+    stopped = cmam(roots, "--trainer.max_steps=2", "--test_after_fit=false")
+    resumed = cmam(roots, f"--ckpt_path={stopped}")
+    weights = [load_method(path).state_dict() for path in (first, second, whole, stopped, resumed)]
+    assert not all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert not all(torch.equal(weights[2][name], weights[3][name]) for name in weights[2])
+    assert all(torch.equal(weights[2][name], weights[4][name]) for name in weights[2])
+
+
+def test_weights_and_biases_log_a_run_offline(roots, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    overlay = ["--config", str(EXPERIMENTS / "overlays" / "wandb.yaml")]
+    config = EXPERIMENTS / "baseline_sysu.yaml"
+    tiny = shrink(yaml.safe_load(config.read_text(encoding="utf-8")), roots)
+    cli.main(["fit", "--config", str(config), *overlay, *tiny])
+    (written,) = tmp_path.glob("**/wandb/offline-run-*/*.wandb")
+    assert written.stat().st_size > 0
 
 
 def test_two_processes_score_like_one(roots, trained, tmp_path, monkeypatch):

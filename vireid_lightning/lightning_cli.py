@@ -5,12 +5,11 @@ from __future__ import annotations
 from jsonargparse import Namespace
 from lightning.pytorch import Trainer, loggers
 from lightning.pytorch import callbacks as lightning_callbacks
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info
 
 from vireid_lightning import data, methods
-from vireid_lightning.callbacks import RetrievalMetrics, RunSummary, SaveEmbeddings
+from vireid_lightning.callbacks import LastAndBest, RetrievalMetrics, RunSummary, SaveEmbeddings
 from vireid_lightning.cli_errors import option_names
 from vireid_lightning.data import CrossModalityDataModule
 from vireid_lightning.data.dataset import ReIDDataset
@@ -49,7 +48,7 @@ def class_names() -> list[str]:
 
 def setting_names() -> set[str]:
     """Return every name that a setting of a method, dataset, the datamodule, the trainer or a callback may have."""
-    return option_names([*_classes(), CrossModalityDataModule, Trainer, RetrievalMetrics, ModelCheckpoint])
+    return option_names([*_classes(), CrossModalityDataModule, Trainer, RetrievalMetrics, LastAndBest])
 
 
 class VIReIDCLI(LightningCLI):
@@ -77,7 +76,7 @@ class VIReIDCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the callbacks that every run has."""
         parser.add_lightning_class_args(RetrievalMetrics, "retrieval")
-        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(LastAndBest, "checkpoint")
         parser.set_defaults(
             {"checkpoint.monitor": "val/mAP", "checkpoint.mode": "max", "checkpoint.save_last": True}
             | {"checkpoint.filename": "best", "checkpoint.enable_version_counter": False}
