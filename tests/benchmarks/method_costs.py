@@ -2,7 +2,8 @@
 
 Run by hand: python tests/benchmarks/method_costs.py [--backbone resnet50] [--size 288 144] [--rounds 3]. Prints a
 markdown table. One training step is forward and backward of the whole loss, on the CPU in float32, with random weights
-and one batch of P identities x (K visible + K infrared) images. All methods see the same batch and take turns in each
+and one batch of P identities x (K visible + K infrared) images (the same for CMAM's first stage, though its own
+batches are visible; clustering is not in its steps). All methods see the same batch and take turns in each
 round; the fastest round counts, since other processes can only slow it down. GFLOPs are those of matrix products and
 convolutions, as torch counts them, a multiplication and an addition being two.
 """
@@ -13,6 +14,7 @@ import argparse
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -22,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from references.batches import training_batch
 
-from vireid_lightning.methods import AGW, MMGL, Baseline, DCLNet, MPANet
+from vireid_lightning.methods import AGW, CMAM, MMGL, Baseline, DCLNet, MPANet
 from vireid_lightning.modules import Backbone
 
 
@@ -40,12 +42,28 @@ class BareBackbone(torch.nn.Module):
         return self.embed(batch["image"], batch["modality"]).mean()
 
 
+def stage(domain, backbone, clusters):
+    """CMAM in the midst of a stage: its clusters are given, so what is measured is the step between two clusterings."""
+    module = CMAM(backbone=backbone, pretrained=False)
+    phase = SimpleNamespace(domain=domain, kl_weight=0.1)
+    module.timeline = SimpleNamespace(phase=lambda epoch: phase)
+    data = SimpleNamespace(self_training=SimpleNamespace(sampler=SimpleNamespace(seed=0)))
+    module.trainer = SimpleNamespace(datamodule=data, current_epoch=0, global_rank=0)
+    width = module.backbone.channels[-1]
+    module._labels = torch.arange(10_000) % clusters
+    module._prototypes = [torch.nn.functional.normalize(torch.randn(clusters, width)) for _ in range(2)]
+    module._classifiers = [torch.nn.Parameter(torch.randn(clusters, width)) for _ in range(2)]
+    return module
+
+
 def build(backbone, identities):
     """Name -> module, the bare backbone first."""
     modules = {"bare backbone": BareBackbone(backbone)}
     for method in (Baseline, AGW, MPANet, DCLNet):
         modules[method.__name__] = method(num_classes=identities, backbone=backbone, pretrained=False)
     modules[MMGL.__name__] = MMGL(backbone=backbone)
+    for number, domain in ((1, "source"), (2, "target")):
+        modules[f"CMAM, stage {number}"] = stage(domain, backbone, identities)
     for module in modules.values():
         # Without a Trainer there is nothing to log to.
         module.combine = lambda terms, weights, batch: sum(weights.get(name, 1.0) * t for name, t in terms.items())
