@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from torch.utils.data import DistributedSampler
 
 from vireid_lightning.data.batch import INFRARED, MODALITIES, VISIBLE, Sample
-from vireid_lightning.data.sampler import Draw
+from vireid_lightning.data.sampler import PlannedSampler
 from vireid_lightning.errors import VIReIDError
 
 
-class ModalitySampler(DistributedSampler[Draw]):
+class ModalitySampler(PlannedSampler):
     """Draws batches of N visible and N infrared images and never looks at an identity.
 
     Each modality runs through a random order of all its images and starts over with another, independently of the other
@@ -51,7 +50,7 @@ class ModalitySampler(DistributedSampler[Draw]):
         rank: int = 0,
         seed: int = 0,
     ) -> None:
-        super().__init__(samples, num_replicas=num_replicas, rank=rank, shuffle=True, seed=seed, drop_last=True)
+        super().__init__(samples, num_replicas=num_replicas, rank=rank, seed=seed)
         modality = np.array([sample.modality for sample in samples], dtype=np.int64)
         self.images = tuple(np.flatnonzero(modality == number) for number in (VISIBLE, INFRARED))
         for name, images in zip(MODALITIES, self.images):
@@ -65,29 +64,8 @@ class ModalitySampler(DistributedSampler[Draw]):
                 f"A batch of {images_per_modality} images per modality (identities_per_batch * images_per_modality) "
                 f"cannot be split over {num_replicas} processes: make it a multiple of {num_replicas}."
             )
-        if steps_per_epoch is not None and steps_per_epoch < 1:
-            raise VIReIDError(f"steps_per_epoch is {steps_per_epoch}: set 1 or more, or null for one pass.")
-        once = round(min(map(len, self.images)) / images_per_modality)
-        self.steps_per_epoch = max(1, once) if steps_per_epoch is None else steps_per_epoch
         self.images_per_modality = images_per_modality
-        #: Number of images in this rank's batch.
-        self.batch_size = 2 * images_per_modality // num_replicas
-        self.num_samples = self.steps_per_epoch * self.batch_size
-        self.total_size = self.num_samples * num_replicas
-
-    def __len__(self) -> int:
-        """Return the number of images that this rank draws in an epoch."""
-        return self.num_samples
-
-    def __iter__(self) -> Iterator[Draw]:
-        """Yield this rank's draws of the epoch that :meth:`set_epoch` named, in batch order."""
-        share = self.images_per_modality // self.num_replicas
-        own = slice(self.rank * share, (self.rank + 1) * share)
-        plan = self.plan(self.epoch)
-        # Numbered over the whole plan and then cut, so that they too do not depend on the number of ranks.
-        seeds = np.random.SeedSequence([self.seed, self.epoch, 1]).generate_state(plan.size, np.uint64)
-        for index, seed in zip(plan[:, :, own].flat, seeds.reshape(plan.shape)[:, :, own].flat):
-            yield Draw(int(index), int(seed))
+        self._set_length(steps_per_epoch, images=min(map(len, self.images)), per_step=images_per_modality)
 
     def plan(self, epoch: int) -> NDArray[np.int64]:
         """Return the positions of an epoch's images over all ranks, (steps, 2 modalities, N)."""

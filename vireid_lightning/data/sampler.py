@@ -7,6 +7,7 @@ place and tells them the epoch.
 from __future__ import annotations
 
 import warnings
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence, Sized
 from typing import NamedTuple
 
@@ -25,7 +26,58 @@ class Draw(NamedTuple):
     seed: int
 
 
-class IdentitySampler(DistributedSampler[Draw]):
+class PlannedSampler(DistributedSampler[Draw]):
+    """Draws each rank's share of a plan that is made for all ranks together.
+
+    The plan of an epoch follows from (seed, epoch) alone, and rank r of R takes the r-th share of the third axis of each
+    step. So R processes together see exactly the images, with the augmentation seeds, that one process would see.
+
+    Args:
+        samples: The training samples.
+        num_replicas: Number of processes R.
+        rank: This process.
+        seed: Seed of all draws.
+    """
+
+    def __init__(self, samples: Sequence[Sample], *, num_replicas: int, rank: int, seed: int) -> None:
+        super().__init__(samples, num_replicas=num_replicas, rank=rank, shuffle=True, seed=seed, drop_last=True)
+
+    def _set_length(self, steps_per_epoch: int | None, *, images: int, per_step: int) -> None:
+        """Set the number of steps, by default as many as draw ``images`` about once, and the batches' sizes.
+
+        Args:
+            steps_per_epoch: As asked for.
+            images: Images of the scarcer modality.
+            per_step: Images of one modality in a step, over all ranks.
+        """
+        if steps_per_epoch is not None and steps_per_epoch < 1:
+            raise VIReIDError(f"steps_per_epoch is {steps_per_epoch}: set 1 or more, or null for one pass.")
+        self.steps_per_epoch = max(1, round(images / per_step)) if steps_per_epoch is None else steps_per_epoch
+        #: Number of images in this rank's batch.
+        self.batch_size = 2 * per_step // self.num_replicas
+        self.num_samples = self.steps_per_epoch * self.batch_size
+        self.total_size = self.num_samples * self.num_replicas
+
+    def __len__(self) -> int:
+        """Return the number of images that this rank draws in an epoch."""
+        return self.num_samples
+
+    def __iter__(self) -> Iterator[Draw]:
+        """Yield this rank's draws of the epoch that :meth:`set_epoch` named, in batch order."""
+        plan = self.plan(self.epoch)
+        share = plan.shape[2] // self.num_replicas
+        own = slice(self.rank * share, (self.rank + 1) * share)
+        # Numbered over the whole plan and then cut, so that they too do not depend on the number of ranks.
+        seeds = np.random.SeedSequence([self.seed, self.epoch, 1]).generate_state(plan.size, np.uint64)
+        for index, seed in zip(plan[:, :, own].flat, seeds.reshape(plan.shape)[:, :, own].flat):
+            yield Draw(int(index), int(seed))
+
+    @abstractmethod
+    def plan(self, epoch: int) -> NDArray[np.int64]:
+        """Return the positions of an epoch's images over all ranks, (steps, 2 modalities, shares, ...)."""
+
+
+class IdentitySampler(PlannedSampler):
     """Draws batches of P identities with K visible and K infrared images each.
 
     The batch is defined globally: the plan of an epoch follows from (seed, epoch) alone, and rank r of R takes the
@@ -71,27 +123,21 @@ class IdentitySampler(DistributedSampler[Draw]):
         rank: int = 0,
         seed: int = 0,
     ) -> None:
-        super().__init__(samples, num_replicas=num_replicas, rank=rank, shuffle=True, seed=seed, drop_last=True)
+        super().__init__(samples, num_replicas=num_replicas, rank=rank, seed=seed)
         self.identities_per_batch = identities_per_batch
         self.images_per_modality = images_per_modality
         self.images = _usable_identities(samples, warn=rank == 0)
-        self._check(steps_per_epoch)
+        self._check()
         self.scarcer = np.array([min(len(visible), len(infrared)) for visible, infrared in self.images.values()])
-        once = round(int(self.scarcer.sum()) / (identities_per_batch * images_per_modality))
-        self.steps_per_epoch = max(1, once) if steps_per_epoch is None else steps_per_epoch
-        #: Number of images in this rank's batch.
-        self.batch_size = 2 * identities_per_batch * images_per_modality // num_replicas
-        self.num_samples = self.steps_per_epoch * self.batch_size
-        self.total_size = self.num_samples * num_replicas
+        per_step = identities_per_batch * images_per_modality
+        self._set_length(steps_per_epoch, images=int(self.scarcer.sum()), per_step=per_step)
 
-    def _check(self, steps_per_epoch: int | None) -> None:
+    def _check(self) -> None:
         wanted, usable = self.identities_per_batch, len(self.images)
         if wanted < 2:
             raise VIReIDError(f"identities_per_batch is {wanted}, but metric losses compare identities: set 2 or more.")
         if self.images_per_modality < 1:
             raise VIReIDError(f"images_per_modality is {self.images_per_modality}: set 1 or more.")
-        if steps_per_epoch is not None and steps_per_epoch < 1:
-            raise VIReIDError(f"steps_per_epoch is {steps_per_epoch}: set 1 or more, or null for one pass.")
         if wanted % self.num_replicas:
             raise VIReIDError(
                 f"identities_per_batch is {wanted} and is split over {self.num_replicas} processes, which do not "
@@ -107,20 +153,6 @@ class IdentitySampler(DistributedSampler[Draw]):
                 f"identities_per_batch is {wanted}, but the training set has only {usable} identities with both "
                 f"visible and infrared images: set identities_per_batch to {usable} or fewer."
             )
-
-    def __len__(self) -> int:
-        """Return the number of images that this rank draws in an epoch."""
-        return self.num_samples
-
-    def __iter__(self) -> Iterator[Draw]:
-        """Yield this rank's draws of the epoch that :meth:`set_epoch` named, in batch order."""
-        share = self.identities_per_batch // self.num_replicas
-        own = slice(self.rank * share, (self.rank + 1) * share)
-        plan = self.plan(self.epoch)
-        # Numbered over the whole plan and then cut, so that they too do not depend on the number of ranks.
-        seeds = np.random.SeedSequence([self.seed, self.epoch, 1]).generate_state(plan.size, np.uint64)
-        for index, seed in zip(plan[:, :, own].flat, seeds.reshape(plan.shape)[:, :, own].flat):
-            yield Draw(int(index), int(seed))
 
     def plan(self, epoch: int) -> NDArray[np.int64]:
         """Return the positions of an epoch's images over all ranks, (steps, 2 modalities, P, K)."""
