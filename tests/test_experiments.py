@@ -142,6 +142,7 @@ def trained(roots, tmp_path_factory) -> Path:
     cli.main(["fit", *TINY, f"--data.dataset.root={roots['SYSUMM01']}", *arguments])
     return folder / "run" / "version_0" / "checkpoints" / "last.ckpt"
 
+
 def cmam(roots: dict[str, Path], *arguments: str) -> Path:
     """Train CMAM on a tiny SYSU-MM01, sources from MSMT17's layout; return the last checkpoint."""
     config = EXPERIMENTS / "cmam_sysu.yaml"

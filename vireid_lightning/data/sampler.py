@@ -29,8 +29,8 @@ class Draw(NamedTuple):
 class PlannedSampler(DistributedSampler[Draw]):
     """Draws each rank's share of a plan that is made for all ranks together.
 
-    The plan of an epoch follows from (seed, epoch) alone, and rank r of R takes the r-th share of the third axis of each
-    step. So R processes together see exactly the images, with the augmentation seeds, that one process would see.
+    The plan of an epoch follows from (seed, epoch) alone, and rank r of R takes the r-th share of each step, along the
+    plan's third axis. So R processes together see exactly the images, with the augmentation seeds, that one would see.
 
     Args:
         samples: The training samples.
