@@ -58,18 +58,20 @@ class Budget:
         root: Where the synthetic images are drawn.
         backbone: Of both stages.
         identities: Of the training split.
-        pretrain_epochs: Of 100 steps of 32 + 32 images.
+        pretrain_epochs: Of 100 steps of 16 + 16 images.
         tune_epochs: Of 25 steps of 8 identities x (4 + 4) images.
         pretrain_lr: Of AdamW.
+        pretrain_decay: Weight decay of AdamW.
         tune_lr: Of AdamW.
     """
 
     root: str = "synthetic"
     backbone: str = "test_resnet"
     identities: int = 200
-    pretrain_epochs: int = 30
+    pretrain_epochs: int = 45
     tune_epochs: int = 16
-    pretrain_lr: float = 3e-3
+    pretrain_lr: float = 4e-3
+    pretrain_decay: float = 0.1
     tune_lr: float = 1e-3
 
 
@@ -91,7 +93,7 @@ class Labelled(Synthetic):
         return [sample for sample in found if sample.identity in self.chosen] if split == "train" else found
 
 
-def datamodule(budget: Budget, share: float, seed: int, steps: int) -> CrossModalityDataModule:
+def datamodule(budget: Budget, share: float, seed: int, *, steps: int, images: int) -> CrossModalityDataModule:
     dataset = Labelled(
         budget.root,
         share=share,
@@ -102,11 +104,11 @@ def datamodule(budget: Budget, share: float, seed: int, steps: int) -> CrossModa
         images=4,
         image_size=(96, 48),
     )
-    augmentation = Augmentation(pad=4, pad_fill=0, erasing=0)
+    augmentation = Augmentation(pad=3, pad_fill=0, erasing=0)
     return CrossModalityDataModule(
         dataset,
         identities_per_batch=8,
-        images_per_modality=4,
+        images_per_modality=images,
         image_size=(96, 48),
         visible_transforms=augmentation,
         infrared_transforms=augmentation,
@@ -144,9 +146,9 @@ def pretrain(budget: Budget, start: str, seed: int, folder: str) -> dict[str, An
     quiet()
     begin = time.perf_counter()
     seed_everything(seed, verbose=False)
-    optimization = Optimization("adamw", budget.pretrain_lr, 1e-2, schedule="cosine", warmup_epochs=1)
+    optimization = Optimization("adamw", budget.pretrain_lr, budget.pretrain_decay, schedule="cosine", warmup_epochs=1)
     model = MMGL(backbone=budget.backbone, optimization=optimization, **STARTS[start])
-    data, run = datamodule(budget, 1.0, seed, steps=100), trainer(Path(folder), budget.pretrain_epochs)
+    data, run = datamodule(budget, 1.0, seed, steps=100, images=2), trainer(Path(folder), budget.pretrain_epochs)
     run.fit(model, datamodule=data)
     run.save_checkpoint(Path(folder) / f"{start}-{seed}.ckpt")
     losses = {name: float(value) for name, value in run.callback_metrics.items() if name.startswith("train/")}
@@ -161,7 +163,7 @@ def tune(budget: Budget, start: str, seed: int, share: float, folder: str) -> di
     quiet()
     begin = time.perf_counter()
     seed_everything(seed, verbose=False)
-    data = datamodule(budget, share, seed, steps=25)
+    data = datamodule(budget, share, seed, steps=25, images=4)
     source = None if STARTS[start] is None else str(Path(folder) / f"{start}-{seed}.ckpt")
     optimization = Optimization("adamw", budget.tune_lr, 1e-2, schedule="cosine", warmup_epochs=1)
     model = Baseline(
@@ -212,7 +214,7 @@ def table(tuned: list[dict[str, Any]], pretrained: list[dict[str, Any]], shares:
 def compare(budget: Budget, seeds: int, shares: list[float], processes: int, output: str | None) -> None:
     """Run everything, as many tasks at a time as there are processes, and print the tables."""
     begin = time.perf_counter()
-    datamodule(budget, 1.0, 0, steps=1)  # draws the images before anyone needs them
+    datamodule(budget, 1.0, 0, steps=1, images=1)  # draws the images before anyone needs them
     with (
         tempfile.TemporaryDirectory() as folder,
         ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool,

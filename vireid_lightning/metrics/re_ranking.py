@@ -92,13 +92,15 @@ class _Distances:
         #: What is left for blocks.
         self.spare = block_bytes - size if self.kept is not None else block_bytes // 2
 
+    def ranking(self, part: slice, columns: slice = slice(None)) -> Tensor:
+        """Return (rows, columns) distances less the row's own square, which changes no order within a row."""
+        if self.kept is not None:
+            return torch.add(self.square[columns], self.kept[part, columns], alpha=-2)
+        return distance_block(self.images[part], self.images[columns], "euclidean", self.square[columns])
+
     def rows(self, part: slice, columns: slice = slice(None)) -> Tensor:
         """Return (rows, columns) distances, of which none is negative; that of an image to itself is about 0."""
-        if self.kept is not None:
-            block = torch.add(self.square[columns], self.kept[part, columns], alpha=-2)
-        else:
-            block = distance_block(self.images[part], self.images[columns], "euclidean", self.square[columns])
-        return block.add_(self.square[part, None]).clamp_(min=0)
+        return self.ranking(part, columns).add_(self.square[part, None]).clamp_(min=0)
 
     def pairs(self, part: slice, row: Tensor, column: Tensor) -> Tensor:
         """Return some distances of a block of rows, given by their row within it and their column."""
@@ -112,9 +114,9 @@ class _Distances:
         count = len(self.images)
 
         def of_block(part: slice) -> tuple[Tensor, Tensor]:
-            block = self.rows(part)
-            largest = block.amax(dim=1)
-            block.diagonal(part.start).fill_(-1)  # itself first, also where copies of it exist
+            block = self.ranking(part)
+            largest = block.amax(dim=1).add_(self.square[part])
+            block.diagonal(part.start).fill_(-torch.inf)  # itself first, also where copies of it exist
             return block.topk(min(number, count), dim=1, largest=False).indices, largest
 
         blocks = row_blocks(count, 12 * count, self.spare // thread_count())
