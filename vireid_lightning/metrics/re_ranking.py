@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from vireid_lightning.errors import VIReIDError
-from vireid_lightning.metrics.distances import distance_block, exact_float32, inner_products
+from vireid_lightning.metrics.distances import distance_block, exact_float32, gram_matrix
 from vireid_lightning.metrics.k_reciprocal import SparseRows, average_rows, expanded_weights, overlap, row_blocks
 from vireid_lightning.metrics.parallel import block_threads, map_parts, thread_count
 
@@ -85,7 +85,7 @@ class _Distances:
         size = 4 * len(images) ** 2
         self.kept: Tensor | None = None
         if 4 * size <= 3 * block_bytes:
-            self.kept = inner_products(images, images)
+            self.kept = gram_matrix(images)
             self.square = self.kept.diagonal().clone()
         else:
             self.square = images.square().sum(dim=1)
