@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 from jsonargparse import Namespace
 from lightning.pytorch import Trainer, loggers
 from lightning.pytorch import callbacks as lightning_callbacks
@@ -110,8 +112,10 @@ class VIReIDCLI(LightningCLI):
             raise VIReIDError(f"{path} holds {found}, but the config's model is {wanted}; give the config of {found}.")
         stored = checkpoint["hyper_parameters"]
         init_args = config.model.init_args
-        # Resuming keeps the config's optimisation; what shapes the networks comes from the checkpoint.
-        for name in set(stored) & set(vars(init_args)) - {"optimization"}:
+        # Resuming keeps the config's training; what shapes the networks comes from the checkpoint.
+        module, _, name = config.model.class_path.rpartition(".")
+        method = getattr(import_module(module), name)
+        for name in set(stored) & set(vars(init_args)) - set(method.training_arguments):
             init_args[name] = stored[name]
 
     def _count_identities(self, config: Namespace) -> int:

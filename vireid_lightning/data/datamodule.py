@@ -356,6 +356,11 @@ class CrossModalityDataModule(LightningDataModule):
             if self.source is not None:
                 raise VIReIDError("data.source is for CMAM's first stage; leave it out for a method that has none.")
             return None
+        if self.on_bad_image == "skip":
+            raise VIReIDError(
+                "on_bad_image: skip cannot be used with a method that labels its images itself and needs every one of "
+                "them. Remove those that are damaged; vireid check-dataset --deep lists them."
+            )
         domains = {}
         if self.source is not None:
             domains["source"] = open_source(

@@ -73,12 +73,7 @@ class PseudoLabelSampler(DistributedSampler[list[Draw]]):
         Raises:
             VIReIDError: P or K does not fit, or a modality has no labelled image.
         """
-        if identities_per_batch < 2 or images_per_modality < 1 or identities_per_batch % self.num_replicas:
-            raise VIReIDError(
-                f"A batch of {identities_per_batch} pseudo identities with {images_per_modality} images each cannot be "
-                f"drawn on {self.num_replicas} processes: give at least 2 pseudo identities, a multiple of the number "
-                "of processes, and at least 1 image."
-            )
+        self.check_batch(identities_per_batch, images_per_modality)
         self._groups = []
         for number in np.unique(modality):
             rows = np.flatnonzero((modality == number) & (labels >= 0))
@@ -90,6 +85,15 @@ class PseudoLabelSampler(DistributedSampler[list[Draw]]):
             self._groups = [{label: group[label] for label in sorted(shared)} for group in self._groups]
         self._paired = bool(shared)
         self._shape = identities_per_batch, images_per_modality
+
+    def check_batch(self, identities_per_batch: int, images_per_modality: int) -> None:
+        """Raise a :class:`VIReIDError` if batches of P x K images cannot be drawn on this number of processes."""
+        if identities_per_batch < 2 or images_per_modality < 1 or identities_per_batch % self.num_replicas:
+            raise VIReIDError(
+                f"A batch of {identities_per_batch} pseudo identities with {images_per_modality} images each cannot be "
+                f"drawn on {self.num_replicas} processes: give at least 2 pseudo identities, a multiple of the number "
+                "of processes, and at least 1 image."
+            )
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch."""

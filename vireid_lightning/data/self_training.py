@@ -89,6 +89,8 @@ class SelfTraining:
         loading: dict[str, Any],
         eval_batch_size: int,
     ) -> None:
+        for domain in domains.values():
+            sampler.check_batch(domain.identities_per_batch, domain.images_per_modality)
         self.domains = domains
         self.sampler = sampler
         self.loading = loading

@@ -30,19 +30,24 @@ class ReIDModule(LightningModule, ABC):
             builds no classifiers: such a module embeds images but cannot be trained.
         optimization: Optimiser and learning-rate schedule.
         init_from: Checkpoint of any method of this package whose encoder training starts from. Heads (``heads``) start
-            fresh. Not used where a run is resumed or a checkpoint is tested.
+            fresh. A stem per modality starts from the checkpoint's stem of that modality, or from its single one; a
+            single stem from the checkpoint's single or *visible* one. Not used where a run is resumed or a checkpoint
+            is tested.
 
     Attributes:
         heads: Prefixes of the state dict's names that belong to the training identities or to the method's own
             objective and are never handed on to another model.
         uses_identities: Whether training reads identities. If not, the datamodule removes them and draws batches of
             equal numbers of visible and infrared images.
+        training_arguments: Constructor arguments that shape no network: a resumed run takes them from its config, all
+            others from the checkpoint.
         labels_images: Whether the method labels its training images itself and draws batches by these labels.
     """
 
     heads: ClassVar[tuple[str, ...]] = ()
     uses_identities: ClassVar[bool] = True
     labels_images: ClassVar[bool] = False
+    training_arguments: ClassVar[tuple[str, ...]] = ("optimization",)
 
     def __init__(
         self, *, num_classes: int | None, optimization: Optimization | dict[str, Any], init_from: str | None = None

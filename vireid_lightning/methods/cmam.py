@@ -73,6 +73,7 @@ class CMAM(ReIDModule):
 
     uses_identities: ClassVar[bool] = False
     labels_images: ClassVar[bool] = True
+    training_arguments: ClassVar[tuple[str, ...]] = ("optimization", "source", "target", "source_labels")
 
     def __init__(
         self,
@@ -175,6 +176,15 @@ class CMAM(ReIDModule):
             terms["mutual_similarity"] = asymmetric_similarity(*streams)
         return self.combine(terms, mutual, batch)
 
+    def on_after_backward(self) -> None:
+        """Average the gradients of stage 1's classifiers over the processes.
+
+        DDP does so for what the module held when it was wrapped; the classifiers are made anew at every clustering.
+        """
+        if self.trainer.world_size > 1 and self.phase.domain == "source":
+            for classifier in self._classifiers:
+                classifier.grad = self.trainer.strategy.reduce(classifier.grad, reduce_op="mean")
+
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Move the prototypes towards the batch's features, those of all processes."""
         if self._seen is None:
@@ -257,6 +267,12 @@ class CMAM(ReIDModule):
         data = getattr(getattr(self.trainer, "datamodule", None), "self_training", None)
         if data is None:
             raise VIReIDError("CMAM draws batches by its own pseudo labels; train it with a CrossModalityDataModule.")
+        limited = isinstance(self.trainer.limit_train_batches, int) or self.trainer.limit_train_batches != 1.0
+        if self.trainer.accumulate_grad_batches != 1 or (limited and not self.trainer.fast_dev_run):
+            raise VIReIDError(
+                "CMAM's stages count optimisation steps, data.steps_per_epoch of them in an epoch; leave "
+                "trainer.accumulate_grad_batches at 1 and trainer.limit_train_batches unset."
+            )
         self.timeline = Timeline(
             self.source,
             self.target,

@@ -69,11 +69,14 @@ def cluster(
     found = {number: int(labels[own].max()) + 1 for number, own in rows.items()}
     for number, clusters in found.items():
         if clusters < 2:
+            inside = int((labels[rows[number]] >= 0).sum())
+            # One cluster of nearly all images is too coarse; one of a few, or none, too fine.
+            change = "lower" if inside > len(rows[number]) // 2 else "raise"
+            remedy = f"{change} eps, change k1 or min_samples, use k-means, or " if clusterer == "dbscan" else ""
             raise VIReIDError(
-                f"{clusterer} put {'all' if clusters else 'none'} of the {len(rows[number])} {MODALITIES[number]} "
-                f"images into {'one cluster' if clusters else 'a cluster'}, from which nothing can be learned; "
-                f"{'lower' if clusters else 'raise'} eps, change k1 or min_samples, use k-means, or start from "
-                "better weights (init_from, pretrained)."
+                f"{clusterer} put {inside} of the {len(rows[number])} {MODALITIES[number]} images into "
+                f"{clusters} {'cluster' if clusters else 'clusters'}, from which nothing can be learned; {remedy}start "
+                "from better weights (init_from, pretrained)."
             )
     if len(rows) == 2:
         visible, infrared = rows[VISIBLE], rows[INFRARED]

@@ -36,6 +36,28 @@ class _Stage:
     k2: int = 6
     clusters: int = 400
 
+    def __post_init__(self) -> None:
+        """Refuse settings that would only fail at the stage's first clustering.
+
+        Raises:
+            VIReIDError: A setting is out of its range.
+        """
+        ranges = {
+            "eps": (0 < self.eps < 1, "between 0 and 1"),
+            "min_samples": (self.min_samples >= 1, "1 or more"),
+            "k1": (self.k1 >= 1, "1 or more"),
+            "k2": (self.k2 >= 1, "1 or more"),
+            "clusters": (self.clusters >= 2, "2 or more"),
+            "warmup_steps": (self.warmup_steps >= 0, "0 or more"),
+            **self._ranges(),
+        }
+        for name, (fits, needed) in ranges.items():
+            if not fits:
+                raise VIReIDError(f"{type(self).__name__}.{name} is {getattr(self, name)}; it must be {needed}.")
+
+    def _ranges(self) -> dict[str, tuple[bool, str]]:
+        return {}
+
 
 @dataclass(frozen=True)
 class SourceStage(_Stage):
@@ -62,6 +84,9 @@ class SourceStage(_Stage):
     smoothing: float = 0.1
     scale: float = 64.0
     margin: float = 0.35
+
+    def _ranges(self) -> dict[str, tuple[bool, str]]:
+        return {"scale": (self.scale > 0, "above 0"), "smoothing": (0 <= self.smoothing < 1, "from 0 to below 1")}
 
 
 @dataclass(frozen=True)
@@ -91,6 +116,13 @@ class TargetStage(_Stage):
     kl_weight: float = 0.01
     distance_weight: float = 0.05
     momentum: float = 0.2
+
+    def _ranges(self) -> dict[str, tuple[bool, str]]:
+        return {
+            "momentum": (0 <= self.momentum <= 1, "from 0 to 1"),
+            "temperature": (self.temperature > 0, "above 0"),
+            "lr": (self.lr > 0, "above 0"),
+        }
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,8 @@ class MMGL(ReIDModule):
     permutation_weight * permutation recovery + cycle_weight * cycle-contrastive.
 
     Identities are never read: batches hold equal numbers of visible and infrared images, P * K of each
-    (``identities_per_batch`` and ``images_per_modality`` of the datamodule), drawn without them. Other methods start
+    (``identities_per_batch`` and ``images_per_modality`` of the datamodule), drawn without them. In several processes
+    each contrasts the parts of its own share of the batch. Other methods start
     from a checkpoint of this one by their ``init_from``.
 
     In validation and testing, on shuffled images whose orders depend only on their place in the split, it logs
@@ -44,8 +45,8 @@ class MMGL(ReIDModule):
 
     Args:
         backbone: Name of a timm CNN with four stages.
-        pretrained: Start from trained weights of the backbone. The method is about starting from random ones, which are
-            Kaiming's for a ResNet.
+        pretrained: Start from trained weights of the backbone. The method is about starting from random ones, timm's:
+            for a ResNet Kaiming's, with the last BatchNorm of every residual branch at 0.
         weights: Local file with a timm state dict of the backbone, for ``pretrained``.
         two_stream_until: Parts of the backbone that exist per modality: 1, the stem, is the two-stream network; 0 is
             the one-stream one.
@@ -166,8 +167,23 @@ class MMGL(ReIDModule):
         self._log_recovery("test")
 
     def setup(self, stage: str) -> None:
-        """Check, before anything is loaded, that the stripes fit the images of the datamodule."""
+        """Check, before anything is loaded, that the stripes fit the images, and that what is monitored is logged."""
         super().setup(stage)
+        monitored = [callback.monitor for callback in self.trainer.checkpoint_callbacks] if stage == "fit" else []
+        missing = [
+            (name, weight)
+            for name, weight, head in (
+                ("val/permutation_accuracy", "permutation_weight", self.permutation_head),
+                ("val/stripe", "cycle_weight", self.part_head),
+            )
+            if head is None and any((monitor or "").startswith(name) for monitor in monitored)
+        ]
+        if missing:
+            name, weight = missing[0]
+            raise VIReIDError(
+                f"checkpoint.monitor is {name}..., which is not logged with {weight}: 0; set it to val/stripe_match, "
+                "val/permutation_accuracy or val/mAP, whichever there is."
+            )
         size = getattr(getattr(self.trainer, "datamodule", None), "image_size", None)
         if size is not None and stage != "predict":
             require_stripes(size[0], self.stripes, stride=self._cut_stride())

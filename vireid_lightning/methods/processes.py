@@ -33,6 +33,10 @@ def extract_all(
         (count, D) float32 on the module's device, in the order of the list.
     """
     trainer, training, parts = module.trainer, module.training, []
+    if trainer.world_size > 1:
+        # Each process has running statistics of its own until DDP's next forward pass, which this is not.
+        for buffer in module.buffers():
+            torch.distributed.broadcast(buffer, 0)
     module.eval()
     for batch in loader:
         batch = trainer.datamodule.on_after_batch_transfer(move_data_to_device(batch, module.device), 0)
@@ -53,15 +57,19 @@ def on_first_process(trainer: Trainer, function: Callable[[], _Result]) -> _Resu
     """Return in every process what a function returns in the first; raise in all what it raises there.
 
     Raises:
-        VIReIDError: What the function raised.
+        VIReIDError: What the function raised, or, in the other processes, that it raised something else.
     """
-    found: Any = None
+    if trainer.world_size == 1:
+        return function()
+    result: Any = None
+    failure: Exception | None = None
     if trainer.is_global_zero:
         try:
-            found = function()
-        except VIReIDError as error:
-            found = error
-    found = trainer.strategy.broadcast(found)
-    if isinstance(found, VIReIDError):
-        raise found
-    return found
+            result = function()
+        except Exception as error:  # whatever it is, the others wait for word of it
+            failure = error
+    told = failure if failure is None or isinstance(failure, VIReIDError) else VIReIDError(f"Process 0: {failure!r}")
+    result, told = trainer.strategy.broadcast((result, told))
+    if told is not None:
+        raise failure or told
+    return result

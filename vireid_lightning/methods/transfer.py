@@ -61,9 +61,11 @@ def initialise_from(module: ReIDModule, path: str | Path) -> str:
             f"init_from: nothing of {origin} matches the backbone of {type(module).__name__} ({wanted}, "
             f"{tuple(target[wanted].shape) if wanted in target else ''}); use the same backbone in both."
         )
+    single = any(_STREAM.match(name) for name in used) and not any(_STREAM.match(name) for name in encoder)
     fresh = sorted({name.split(".")[0] for name in target if name not in loaded})
     unused = sorted({name.split(".")[0] for name in source if name not in used})
     return (
-        f"init_from: {len(loaded)} of {len(encoder)} encoder tensors from {origin}; "
+        f"init_from: {len(loaded)} of {len(encoder)} encoder tensors from {origin}"
+        f"{', the single stem from its visible one' if single else ''}; "
         f"fresh: {', '.join(fresh) or 'nothing'}; not used: {', '.join(unused) or 'nothing'}."
     )

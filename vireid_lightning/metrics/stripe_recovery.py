@@ -82,10 +82,10 @@ class StripeRecovery(Metric):
     def _retrieve(self) -> dict[str, Tensor]:
         parts, stripes, modality = (_whole(state) for state in (self.parts, self.stripes, self.modalities))
         rows = [(modality == number).nonzero().squeeze(1) for number in range(2)]
-        counts = torch.tensor([len(found) for found in rows])
+        counts = torch.tensor([len(found) for found in rows], device=modality.device)
         if not counts.all():
             return {}
-        matched, returned = torch.zeros(2, dtype=torch.long), torch.zeros(2, dtype=torch.long)
+        matched, returned = torch.zeros_like(counts), torch.zeros_like(counts)
         nearest = [rows[1][_nearest(parts[rows[0]], parts[rows[1]])], rows[0][_nearest(parts[rows[1]], parts[rows[0]])]]
         there = torch.empty_like(modality)
         for own, found in zip(rows, nearest):
