@@ -104,11 +104,11 @@ class Experiment:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        # The images are those of seed 0, whatever the seed of weights and batches.
-        drawn = {"seed": 0, "difficulty": settings.difficulty}
+        # The images are the same whatever the seed of weights and batches.
+        drawn = {"difficulty": settings.difficulty}
         plan = plan_market1501(train=settings.source_people, test=2, images_per_camera=settings.images)
         folder = settings.output / f"market1501-{settings.source_people}-{settings.images}-{settings.difficulty}"
-        write_plan(plan, folder, workers=1, **drawn)
+        write_plan(plan, folder, workers=1, seed=1, **drawn)  # other cameras than the target's
         self.source = Market1501(folder)
         self.target = Synthetic(
             settings.output,

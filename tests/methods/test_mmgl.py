@@ -158,6 +158,15 @@ def test_each_task_can_be_switched_off(weights, kept, dropped, root, tmp_path):
     assert {f"val/{name}" for name in measured | {"feature_spread"}} <= set(trainer.callback_metrics)
 
 
+@pytest.mark.parametrize(
+    ("monitor", "weight"), [("val/permutation_accuracy", "permutation_weight"), ("val/stripe_match", "cycle_weight")]
+)
+def test_monitoring_what_is_switched_off_is_refused_before_training(monitor, weight, root, tmp_path):
+    keep = ModelCheckpoint(tmp_path, monitor=monitor)
+    with pytest.raises(VIReIDError, match=f"not logged with {weight}: 0"):
+        fit(build(**{weight: 0.0}), datamodule(FakeDataset(root)), tmp_path, callbacks=[keep])
+
+
 def test_two_streams_by_default_and_one_as_an_option():
     assert any(".infrared." in name for name in build().state_dict())
     assert not any(".infrared." in name for name in build(two_stream_until=0).state_dict())
@@ -237,6 +246,7 @@ def test_every_method_starts_from_a_checkpoint(method, checkpoint, root, tmp_pat
     assert "not used:" in account
     assert "part_head" in account
     assert "permutation_head" in account
+    assert ("the single stem from its visible one" in account) == (method is MPANet)
     source, target = read_checkpoint(checkpoint)["state_dict"], module.state_dict()
     matched = 0
     for name, value in target.items():
