@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from rich.console import Console
 from torch.utils.data import DataLoader
 
-from vireid_lightning.callbacks import RetrievalMetrics, SaveEmbeddings
+from vireid_lightning.callbacks import LastAndBest, RetrievalMetrics, SaveEmbeddings
 from vireid_lightning.data.batch import Sample
 from vireid_lightning.errors import VIReIDError
 from vireid_lightning.metrics import Embeddings, Protocol, Trial, evaluate, score_protocols
@@ -193,3 +193,28 @@ def test_predict_writes_embeddings_that_score_the_same(tmp_path):
 def test_plain_dataloaders_are_a_clear_error(tmp_path):
     with pytest.raises(VIReIDError, match="from the datamodule"):
         run(tmp_path, RetrievalMetrics(console=quiet())).test(Method(), Data().test_dataloader(), verbose=False)
+
+
+def test_last_is_the_last_epoch_and_best_survives_a_new_folder(tmp_path):
+    """Lightning alone leaves last.ckpt at the epoch that was best, and forgets the best score in another folder."""
+
+    class Worse(Method):
+        def on_validation_epoch_end(self):
+            self.log("score", torch.tensor(float(-self.current_epoch)))
+
+    def keep(folder):
+        arguments = {"filename": "best", "save_last": True, "enable_version_counter": False}
+        return LastAndBest(tmp_path / folder, monitor="score", mode="max", **arguments)
+
+    first, second = keep("first"), keep("second")
+    run(tmp_path, first, max_epochs=3).fit(Worse(), Data())
+    epochs = [torch.load(path, weights_only=True)["epoch"] for path in (first.best_model_path, first.last_model_path)]
+    assert epochs == [0, 2]
+    run(tmp_path, second, max_epochs=4).fit(Worse(), Data(), ckpt_path=first.last_model_path)
+    assert second.best_model_path == first.best_model_path
+    assert second.best_model_score == 0
+    assert torch.load(second.last_model_path, weights_only=True)["epoch"] == 3
+    # Nothing was left to train: both are those of the run before.
+    third = keep("third")
+    run(tmp_path, third, max_epochs=3).fit(Worse(), Data(), ckpt_path=first.last_model_path)
+    assert (third.best_model_path, third.last_model_path) == (first.best_model_path, first.last_model_path)

@@ -7,7 +7,7 @@ from references.ranking import score_queries
 from references.re_ranking import re_rank as slow_re_rank
 
 from vireid_lightning.errors import VIReIDError
-from vireid_lightning.metrics import Embeddings, Protocol, Trial, evaluate, score_protocols
+from vireid_lightning.metrics import Embeddings, Protocol, ReRanking, Trial, evaluate, score_protocols
 
 IMAGES, IDENTITIES, SIZE = 400, 15, 6
 
@@ -210,3 +210,16 @@ def test_two_sets_of_different_trials_share_nothing_but_the_table():
 def test_bad_input_is_one_sentence(call, message):
     with pytest.raises(VIReIDError, match=message):
         call(Embeddings(torch.eye(3), [1, 2, 3]))
+
+
+def test_re_rankings_settings_are_arguments():
+    generator = torch.Generator().manual_seed(0)
+    query = (torch.randn(20, 8, generator=generator), torch.arange(20) % 5)
+    gallery = (torch.randn(40, 8, generator=generator), torch.arange(40) % 5)
+    usual, same = evaluate(query, gallery, rerank=True), evaluate(query, gallery, rerank=ReRanking(20, 6, 0.3))
+    assert usual.to_dict() == same.to_dict()
+    plain, other = evaluate(query, gallery), evaluate(query, gallery, rerank=ReRanking(5, 2, 1.0))
+    assert other.to_dict()["reranking"] == {"k1": 5, "k2": 2, "lambda_value": 1.0}
+    assert (other.rank1, other.mAP) == (plain.rank1, plain.mAP)  # lambda of 1: the original distance alone
+    with pytest.raises(VIReIDError, match="lambda_value=2"):
+        ReRanking(lambda_value=2)

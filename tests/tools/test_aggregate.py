@@ -26,7 +26,11 @@ def content(trial=1, mAP=50.0, **changes):
         for name in ("visible-to-infrared", "infrared-to-visible")
     ]
     whole = {"dataset": "RegDB", "method": "MPANet", "dataset_trial": trial, "unit": "percent", "results": rows}
-    return whole | {"fingerprint": f"f{trial}", "checkpoint": f"/runs/{trial}/last.ckpt"} | changes
+    return (
+        whole
+        | {"fingerprint": f"f{trial}", "checkpoint": f"/runs/{trial}/last.ckpt", "checkpoint_kind": "last"}
+        | changes
+    )
 
 
 @pytest.fixture
@@ -78,7 +82,8 @@ def changed_row(**changes):
     [
         (content(2, dataset="LLCM"), "dataset is 'RegDB' in the first and 'LLCM' in the second"),
         (content(2, method="AGW"), "method is 'MPANet'"),
-        (content(1, checkpoint="/other.ckpt"), r"0.json and .*1.json are both of trial 1"),
+        (content(2, trial_mismatch=True, trained_on_trial=1), "scores weights of trial 1 on trial 2"),
+        (content(2, checkpoint_kind="best"), "checkpoint_kind is 'last' in the first and 'best'"),
         (content(2, checkpoint="/runs/1/last.ckpt"), "both of checkpoint /runs/1/last.ckpt"),
         (content(None), "names no trial"),
         (changed_row(distance="cosine"), "distance of infrared-to-visible is 'euclidean'"),
@@ -92,6 +97,14 @@ def changed_row(**changes):
 def test_refuses_what_does_not_belong_together(write, second, message):
     with pytest.raises(VIReIDError, match=message):
         aggregate_files(write(content(1), second))
+
+
+def test_seeds_of_each_trial_count_where_all_have_as_many(write):
+    runs = [content(trial, checkpoint=f"/{trial}-{seed}.ckpt") for trial in (1, 2) for seed in (0, 1)]
+    found = aggregate_files(write(*runs))
+    assert (found["n"], found["dataset_trials"]) == (4, [1, 2])
+    with pytest.raises(VIReIDError, match=r"Trial 1 occurs 2 times and trial 2 1 times.*0.json, .*1.json"):
+        aggregate_files(write(*runs[:3]))
 
 
 def test_refuses_one_file_twice_missing_and_broken_files(write, tmp_path):

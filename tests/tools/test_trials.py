@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from vireid_lightning import cli
 from vireid_lightning.data import layouts
 from vireid_lightning.errors import VIReIDError
 from vireid_lightning.tools import main as tools
-from vireid_lightning.tools.trials import fit_command, parse_trials
+from vireid_lightning.tools.trials import finished, fit_command, parse_trials
 
 CONFIG = Path(__file__).resolve().parents[2] / "experiments" / "baseline_regdb.yaml"
 
@@ -39,6 +40,19 @@ def test_a_stopped_trial_goes_on_from_its_newest_checkpoint(tmp_path):
     command = fit_command(["a.yaml"], 1, tmp_path, ["--trainer.max_epochs", "3"])
     assert command[command.index("--ckpt_path") + 1] == str(path)
     assert command[-2:] == ["--trainer.max_epochs", "3"]
+
+
+def test_only_a_test_of_the_last_weights_on_the_trial_itself_finishes_it(tmp_path):
+    right = {"stage": "test", "checkpoint_kind": "last", "dataset_trial": 3}
+    wrong = [{"checkpoint_kind": "best"}, {"stage": "validate"}, {"dataset_trial": 2}, {"trial_mismatch": True}]
+    folder = tmp_path / "version_9" / "checkpoints"
+    folder.mkdir(parents=True)
+    for number, changes in enumerate(wrong):
+        (folder / f"results_{number}.json").write_text(json.dumps({**right, **changes}))
+    assert finished(tmp_path, 3) is None
+    (folder / "results_4.json").write_text(json.dumps(right))
+    (folder / "results.json").write_text(json.dumps({**right, "checkpoint_kind": "best"}))
+    assert finished(tmp_path, 3) == folder / "results_4.json"
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +109,33 @@ def test_a_checkpoint_is_not_scored_on_another_trial(done, tiny, capsys, tmp_pat
     marked = json.loads((path.parent / "results.json").read_text(encoding="utf-8"))
     assert marked["trial_mismatch"] is True
     assert (marked["trained_on_trial"], marked["dataset_trial"]) == (1, 2)
+
+
+def test_a_run_is_not_resumed_on_another_trial(done, tiny, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = done / "trial_1/version_0/checkpoints/last.ckpt"
+    arguments = ["fit", "--config", str(CONFIG), *tiny, "--data.dataset.init_args.trial=2", f"--ckpt_path={path}"]
+    with pytest.raises(SystemExit):
+        cli.main(arguments)
+    assert "was trained on trial 1 of RegDB" in capsys.readouterr().err
+
+
+def test_a_trial_stopped_between_training_and_its_test_is_scored(done, tiny, tmp_path, monkeypatch):
+    """What is left after a kill during the test of the best weights: checkpoints, and perhaps that test's results."""
+    monkeypatch.chdir(tmp_path)
+    output = tmp_path / "again"
+    shutil.copytree(done / "trial_1", output / "trial_1")
+    folder = output / "trial_1/version_0/checkpoints"
+    for path in folder.glob("results*.json"):
+        path.unlink()
+    (folder / "results.json").write_text(json.dumps({"stage": "test", "checkpoint_kind": "best", "dataset_trial": 1}))
+    tools.main(["trials", "--config", str(CONFIG), "--trials", "1", "--output", str(output), "--", *tiny])
+    path = finished(output / "trial_1", 1)
+    first = finished(done / "trial_1", 1)
+    assert path.is_relative_to(output)
+    assert [json.loads(each.read_text(encoding="utf-8"))["results"] for each in (path, first)] == [
+        json.loads(first.read_text(encoding="utf-8"))["results"]
+    ] * 2
 
 
 def test_a_trial_that_fails_is_named(tmp_path, capsys):

@@ -11,6 +11,8 @@ from rich.console import Console
 
 from vireid_lightning.callbacks.run_files import checkpoint_label, results_folder
 from vireid_lightning.errors import VIReIDError
+from vireid_lightning.methods.checkpoint import load_weights_file
+from vireid_lightning.metrics.re_ranking import ReRanking
 from vireid_lightning.metrics.results import ScoreTable, keep_earlier, write_results
 from vireid_lightning.metrics.retrieval_metric import RetrievalMetric
 
@@ -33,7 +35,8 @@ class RetrievalMetrics(Callback):
     Args:
         distance: ``cosine`` or ``euclidean``; None: the dataset's.
         block_mb: MiB that a block of distances may take.
-        rerank: Whether a test also scores with k-reciprocal re-ranking, in rows of their own.
+        rerank: Whether a test also scores with k-reciprocal re-ranking, in rows of their own; settings other than the
+            usual ones as ``{k1: 30, k2: 6, lambda_value: 0.3}``.
         allow_trial_mismatch: Score a checkpoint on another trial of its dataset than it was trained on; such a result
             carries both numbers and ``trial_mismatch``. Otherwise refused: another trial tests on training identities.
         console: Where the table is printed; the terminal by default.
@@ -47,7 +50,7 @@ class RetrievalMetrics(Callback):
         distance: Literal["cosine", "euclidean"] | None = None,
         *,
         block_mb: int = 256,
-        rerank: bool = False,
+        rerank: bool | ReRanking = False,
         allow_trial_mismatch: bool = False,
         console: Console | None = None,
     ) -> None:
@@ -57,6 +60,7 @@ class RetrievalMetrics(Callback):
         self.table: ScoreTable | None = None
         self._metric: RetrievalMetric | None = None
         self._loaded: dict[str, Any] = {}
+        self._loaded_from: str | Path | None = None
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Remember what results say of the checkpoint: epochs trained, last or best, and the trial.
@@ -67,12 +71,13 @@ class RetrievalMetrics(Callback):
         trained, dataset = checkpoint.get("vireid", {}).get("dataset", {}), trainer.datamodule.dataset
         trial = trained.get("trial")
         mismatch = trained.get("name") == dataset.name and trial != dataset.trial
-        if mismatch and trainer.state.fn != "fit" and not self.allow_trial_mismatch:
+        if mismatch and not self.allow_trial_mismatch:
             raise VIReIDError(
                 f"{trainer.ckpt_path} was trained on trial {trial} of {dataset.name}, but the data is trial "
                 f"{dataset.trial}, with identities that it was trained on; set --data.dataset.init_args.trial "
                 f"{trial}, or give --allow-trial-mismatch to score it all the same, marked as such."
             )
+        self._loaded_from = trainer.ckpt_path
         self._loaded = {
             "epoch": checkpoint["epoch"] + 1,
             "checkpoint_kind": checkpoint_label(trainer.ckpt_path, checkpoint),
@@ -132,12 +137,15 @@ class RetrievalMetrics(Callback):
                 "RetrievalMetrics takes samples and protocols from the datamodule; give the Trainer a "
                 "CrossModalityDataModule (datamodule=...) instead of plain dataloaders."
             )
+        if trainer.ckpt_path and trainer.ckpt_path != self._loaded_from:
+            # Lightning tells callbacks of no checkpoint that holds weights alone.
+            self.on_load_checkpoint(trainer, pl_module, load_weights_file(trainer.ckpt_path))
         self._metric = RetrievalMetric(
             datamodule.eval_samples(stage),
             datamodule.protocols(stage),
             distance=self.distance or datamodule.dataset.distance,
             block_mb=self.block_mb,
-            rerank=self.rerank and stage == "test",
+            rerank=self.rerank if stage == "test" else False,
         ).to(pl_module.device)
 
     def _update(self, outputs: Mapping[str, Any]) -> None:

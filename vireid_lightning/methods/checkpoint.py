@@ -8,6 +8,7 @@ in a checkpoint is executed.
 from __future__ import annotations
 
 import pickle
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,7 +66,7 @@ def load_weights_file(path: str | Path, allow: Sequence[Any] = ()) -> Any:
                 "(a state dict) and numbers instead."
             ) from error
         raise VIReIDError(f"{path} is not a checkpoint: it is no file that torch.save writes.") from error
-    except (RuntimeError, OSError, EOFError, KeyError, ValueError) as error:
+    except (RuntimeError, OSError, EOFError, LookupError, ValueError, TypeError, struct.error) as error:
         raise VIReIDError(f"{path} is not a checkpoint, or it is cut short: {error}") from error
 
 

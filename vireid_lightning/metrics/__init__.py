@@ -11,6 +11,7 @@ _LAZY = {
     "Embeddings": "embeddings",
     "Protocol": "protocols",
     "ProtocolScores": "scores",
+    "ReRanking": "re_ranking",
     "RetrievalMetric": "retrieval_metric",
     "ScoreTable": "results",
     "Trial": "protocols",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,19 +25,26 @@ def aggregate(paths: Sequence[str | Path]) -> dict[str, Any]:
     Each file counts once, with its mean over the protocol's own trials.
 
     Args:
-        paths: ``results.json`` files of one method on one dataset: of different trials, or of one trial and several
-            seeds.
+        paths: ``results.json`` files of one method on one dataset: of different trials, of several seeds, or of several
+            seeds of each trial, each trial as often as the others.
 
     Raises:
-        VIReIDError: If a file is no result file, or the files mix datasets, methods, protocols, distances or
-            re-ranking, hold the same file, checkpoint or trial twice, or only some of them name a trial.
+        VIReIDError: If a file is no result file, or the files mix datasets, methods, last and best weights, protocols,
+            distances or re-ranking, hold the same file or checkpoint twice, a trial more often than another, a result
+            of another trial than its checkpoint was trained on, or only some of them name a trial.
     """
     if not paths:
         raise VIReIDError("There is nothing to aggregate; give result files.")
     files = [Path(path) for path in paths]
     contents = [_read(path) for path in files]
     _refuse_twice(files, contents)
-    for key in ("dataset", "method", "unit"):
+    for path, content in zip(files, contents):
+        if content.get("trial_mismatch"):
+            raise VIReIDError(
+                f"{path} scores weights of trial {content.get('trained_on_trial')} on trial "
+                f"{content.get('dataset_trial')}, whose identities they were trained on; leave it out."
+            )
+    for key in ("dataset", "method", "unit", "checkpoint_kind"):
         _require_same(files, [content.get(key) for content in contents], key)
     trials = [content.get("dataset_trial") for content in contents]
     if None in trials and set(trials) != {None}:
@@ -68,7 +76,7 @@ def aggregate(paths: Sequence[str | Path]) -> dict[str, Any]:
         "dataset": contents[0]["dataset"],
         "method": contents[0].get("method"),
         "n": len(files),
-        "dataset_trials": None if trials[0] is None else sorted(trials),
+        "dataset_trials": None if trials[0] is None else sorted(set(trials)),
         "unit": contents[0]["unit"],
         "deviation_is": "sample standard deviation (n - 1) over files",
         "files": [str(path) for path in files],
@@ -117,10 +125,17 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _refuse_twice(files: Sequence[Path], contents: Sequence[Mapping[str, Any]]) -> None:
-    """Refuse what would count one run twice: a file, a checkpoint, or a trial of a dataset that has several."""
+    """Refuse what would count one run twice: a file, a checkpoint, or a trial more often than the others."""
+    trials = Counter(content.get("dataset_trial") for content in contents)
+    if len(set(trials.values())) > 1:
+        often, seldom = max(trials, key=trials.__getitem__), min(trials, key=trials.__getitem__)
+        named = [str(path) for path, content in zip(files, contents) if content.get("dataset_trial") == often]
+        raise VIReIDError(
+            f"Trial {often} occurs {trials[often]} times and trial {seldom} {trials[seldom]} times; give each as often "
+            f"as the others. Of trial {often}: {', '.join(named)}."
+        )
     for what, keys in (
         ("file", [str(path.resolve()) for path in files]),
-        ("trial", [content.get("dataset_trial") for content in contents]),
         ("checkpoint", [content.get("checkpoint") for content in contents]),
         ("embeddings", [content.get("embeddings") for content in contents]),
     ):

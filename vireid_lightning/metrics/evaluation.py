@@ -11,6 +11,7 @@ import numpy as np
 from vireid_lightning.errors import VIReIDError
 from vireid_lightning.metrics.embeddings import Embeddings
 from vireid_lightning.metrics.protocols import CMC, Protocol, Removal, Trial
+from vireid_lightning.metrics.re_ranking import ReRanking
 from vireid_lightning.metrics.results import ScoreTable
 from vireid_lightning.metrics.scores import ProtocolScores
 from vireid_lightning.metrics.scoring import score_protocols
@@ -28,7 +29,7 @@ def evaluate(
     cmc: CMC = "image",
     distance: str = "cosine",
     block_mb: int = 256,
-    rerank: bool = False,
+    rerank: bool | ReRanking = False,
     progress: bool = False,
 ) -> ProtocolScores:
     """Score queries against a gallery.
@@ -43,7 +44,7 @@ def evaluate(
         cmc: What a rank of the CMC curve counts, where there is no ``protocol``.
         distance: ``cosine`` or ``euclidean``.
         block_mb: MiB that a block of distances may take.
-        rerank: Whether to re-rank by k-reciprocal neighbours.
+        rerank: Whether, or with which settings, to re-rank by k-reciprocal neighbours.
         progress: Whether to show a progress bar for a gallery of more than 32,767 images, which is streamed.
 
     Returns:
@@ -75,7 +76,7 @@ def evaluate_file(
     *,
     distance: str | None = None,
     block_mb: int = 256,
-    rerank: bool = False,
+    rerank: bool | ReRanking = False,
 ) -> ScoreTable:
     """Score saved embeddings under all protocols of a dataset.
 
@@ -84,7 +85,7 @@ def evaluate_file(
         dataset: The dataset; only its index files are read.
         distance: ``cosine`` or ``euclidean``; None: the dataset's.
         block_mb: MiB that a block of distances may take.
-        rerank: Whether to add rows with k-reciprocal re-ranking.
+        rerank: Whether, or with which settings, to add rows with k-reciprocal re-ranking.
 
     Raises:
         VIReIDError: For a file that cannot be scored, or one that lacks images that a protocol needs.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -9,6 +11,31 @@ from vireid_lightning.errors import VIReIDError
 from vireid_lightning.metrics.distances import distance_block, exact_float32, gram_matrix
 from vireid_lightning.metrics.k_reciprocal import SparseRows, average_rows, expanded_weights, overlap, row_blocks
 from vireid_lightning.metrics.parallel import block_threads, map_parts, thread_count
+
+
+@dataclass(frozen=True)
+class ReRanking:
+    """The settings of k-reciprocal re-ranking; see :func:`re_rank`.
+
+    Attributes:
+        k1: Neighbours that are considered.
+        k2: Images that neighbourhoods are averaged over.
+        lambda_value: Weight of the original distance, between 0 and 1.
+
+    Raises:
+        VIReIDError: If a value is out of its range.
+    """
+
+    k1: int = 20
+    k2: int = 6
+    lambda_value: float = 0.3
+
+    def __post_init__(self) -> None:
+        if self.k1 < 1 or self.k2 < 1 or not 0 <= self.lambda_value <= 1:
+            raise VIReIDError(
+                f"Re-ranking got k1={self.k1}, k2={self.k2}, lambda_value={self.lambda_value}; k1 and k2 are at least "
+                "1, lambda_value is between 0 and 1."
+            )
 
 
 def re_rank(
@@ -52,7 +79,8 @@ def re_rank(
         >>> re_rank(images[:10], images[10:], k1=5, k2=2).shape
         torch.Size([10, 20])
     """
-    _check(query, gallery, k1, k2, lambda_value)
+    ReRanking(k1, k2, lambda_value)  # checks them
+    _check(query, gallery)
     with exact_float32(query.device), block_threads():
         images = torch.cat([query, gallery]).float()
         queries, block_bytes = len(query), block_mb * 2**20
@@ -130,7 +158,7 @@ def _part(rows: SparseRows, begin: int, end: int) -> SparseRows:
     return SparseRows(rows.start[begin : end + 1] - rows.start[begin], rows.column[entries], rows.value[entries])
 
 
-def _check(query: Tensor, gallery: Tensor, k1: int, k2: int, lambda_value: float) -> None:
+def _check(query: Tensor, gallery: Tensor) -> None:
     for name, images in (("query", query), ("gallery", gallery)):
         if images.ndim != 2 or 0 in images.shape or not images.is_floating_point():
             raise VIReIDError(
@@ -142,8 +170,3 @@ def _check(query: Tensor, gallery: Tensor, k1: int, k2: int, lambda_value: float
             raise VIReIDError(f"Re-ranking got {name} embeddings with NaN or infinity, the first is row {row}.")
     if query.shape[1] != gallery.shape[1]:
         raise VIReIDError(f"Re-ranking got queries of {query.shape[1]} values and a gallery of {gallery.shape[1]}.")
-    if k1 < 1 or k2 < 1 or not 0 <= lambda_value <= 1:
-        raise VIReIDError(
-            f"Re-ranking got k1={k1}, k2={k2}, lambda_value={lambda_value}; k1 and k2 are at least 1, lambda_value is "
-            "between 0 and 1."
-        )

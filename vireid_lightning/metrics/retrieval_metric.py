@@ -16,6 +16,7 @@ from vireid_lightning.errors import VIReIDError
 from vireid_lightning.metrics.distances import check_distance
 from vireid_lightning.metrics.embeddings import Embeddings
 from vireid_lightning.metrics.protocols import Protocol
+from vireid_lightning.metrics.re_ranking import ReRanking
 from vireid_lightning.metrics.results import ScoreTable
 from vireid_lightning.metrics.scoring import score_protocols
 
@@ -32,7 +33,8 @@ class RetrievalMetric(Metric):
         protocols: What to score, as positions in ``samples``.
         distance: ``cosine`` or ``euclidean``, in float32 also under autocast.
         block_mb: MiB that a block of distances may take.
-        rerank: Whether to score each protocol with k-reciprocal re-ranking too, in rows of their own.
+        rerank: Whether, or with which settings, to score each protocol with k-reciprocal re-ranking too, in rows of
+            their own.
         kwargs: Arguments of :class:`torchmetrics.Metric`.
 
     Example:
@@ -54,7 +56,7 @@ class RetrievalMetric(Metric):
         *,
         distance: str = "cosine",
         block_mb: int = 256,
-        rerank: bool = False,
+        rerank: bool | ReRanking = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
@@ -14,12 +14,11 @@ from vireid_lightning.metrics.embeddings import Embeddings
 from vireid_lightning.metrics.parallel import block_threads
 from vireid_lightning.metrics.protocols import SYSU_QUERY_CAMERA, Protocol, Trial
 from vireid_lightning.metrics.ranking import LARGEST_GALLERY, BlockScorer, QueryScores
-from vireid_lightning.metrics.re_ranking import re_rank
+from vireid_lightning.metrics.re_ranking import ReRanking, re_rank
 from vireid_lightning.metrics.scores import ProtocolScores, hash_gallery, trial_scores
 from vireid_lightning.metrics.streaming import StreamingScorer
 
 #: The authors' settings of k-reciprocal re-ranking; other settings: :func:`re_rank`.
-RERANKING = {"k1": 20, "k2": 6, "lambda_value": 0.3}
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ def score_protocols(
     *,
     distance: str = "cosine",
     block_mb: int = 256,
-    rerank: bool = False,
+    rerank: bool | ReRanking = False,
     progress: bool = False,
 ) -> list[ProtocolScores]:
     """Score every trial of every protocol.
@@ -53,7 +52,7 @@ def score_protocols(
         protocols: What to score.
         distance: ``cosine`` or ``euclidean``; computed in float32 whatever the autocast or matrix precision in force.
         block_mb: MiB that the blocks may take, beside one copy of the gallery.
-        rerank: Whether to add a row for each protocol with k-reciprocal re-ranking.
+        rerank: Whether, or with which settings, to add a row for each protocol with k-reciprocal re-ranking.
         progress: Whether to show a progress bar for galleries that are streamed.
 
     Returns:
@@ -102,11 +101,12 @@ def score_protocols(
             done.update({(task.row, task.column): (scores, place) for place, task in enumerate(group)})
         collect(done, None)
         if rerank:
+            settings = asdict(ReRanking() if rerank is True else rerank)
             done = {
-                (task.row, task.column): (_score_reranked(query, gallery, task, distance, block_mb), 0)
+                (task.row, task.column): (_score_reranked(query, gallery, task, distance, block_mb, settings), 0)
                 for task in tasks
             }
-            collect(done, RERANKING)
+            collect(done, settings)
     return results
 
 
@@ -178,7 +178,9 @@ def _score_group(
     return scores
 
 
-def _score_reranked(query: Embeddings, gallery: Embeddings, task: _Task, distance: str, block_mb: int) -> QueryScores:
+def _score_reranked(
+    query: Embeddings, gallery: Embeddings, task: _Task, distance: str, block_mb: int, settings: dict[str, float]
+) -> QueryScores:
     """Score one trial with re-ranked distances; (queries, 1) scores on the CPU."""
     asked, listed = torch.from_numpy(task.trial.query), torch.from_numpy(task.trial.gallery)
     if len(listed) > LARGEST_GALLERY:
@@ -188,7 +190,7 @@ def _score_reranked(query: Embeddings, gallery: Embeddings, task: _Task, distanc
         )
     device = gallery.device
     distances = re_rank(
-        query.rows(asked, distance).to(device), gallery.rows(listed, distance), **RERANKING, block_mb=block_mb
+        query.rows(asked, distance).to(device), gallery.rows(listed, distance), **settings, block_mb=block_mb
     )
     scorer = _scorer(gallery, task.trial.gallery, [task])
     scores = QueryScores.empty(len(asked), 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace the output file if it exists")
     parser.add_argument("--metric", help="cosine or euclidean; by default the dataset's distance")
     parser.add_argument("--rerank", action="store_true", help="add rows with k-reciprocal re-ranking")
+    parser.add_argument("--k1", type=int, default=20, help="neighbours that re-ranking considers")
+    parser.add_argument("--k2", type=int, default=6, help="images that it averages neighbourhoods over")
+    parser.add_argument("--lambda", type=float, default=0.3, dest="lambda_value", help="weight of the first distance")
     parser.add_argument("--block-mb", type=int, default=256, help="MiB that a block of distances may take")
 
 
@@ -39,19 +43,25 @@ def run(arguments: argparse.Namespace) -> None:
         raise VIReIDError(f"--block-mb is {arguments.block_mb}; give at least 1.")
     from vireid_lightning.metrics.distances import check_distance
     from vireid_lightning.metrics.evaluation import evaluate_file
+    from vireid_lightning.metrics.re_ranking import ReRanking
     from vireid_lightning.metrics.results import write_results
+
+    settings = ReRanking(arguments.k1, arguments.k2, arguments.lambda_value)
 
     if arguments.metric is not None:
         check_distance(arguments.metric)
     dataset = _dataset(arguments.dataset, arguments.root, arguments.trial)
+    start = time.perf_counter()
     table = evaluate_file(
         arguments.embeddings,
         dataset,
         distance=arguments.metric,
         block_mb=arguments.block_mb,
-        rerank=arguments.rerank,
+        rerank=settings if arguments.rerank else False,
     )
+    seconds = time.perf_counter() - start
     table.print(f"{dataset.name}: {arguments.embeddings}")
+    print(f"Read and scored in {seconds:.1f} s")
     if output is not None:
         about = {
             "stage": "evaluate",

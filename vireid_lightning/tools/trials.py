@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace) -> None:
     output: Path = arguments.output or Path("runs") / Path(arguments.config[0]).stem
     for number, trial in enumerate(trials, start=1):
         folder = output / f"trial_{trial}"
-        if (done := finished(folder)) is not None:
+        if (done := finished(folder, trial)) is not None:
             print(f"Trial {trial} ({number} of {len(trials)}): finished before, {done}")
             continue
         print(f"Trial {trial} ({number} of {len(trials)}): {folder}", flush=True)
@@ -50,7 +50,11 @@ def run(arguments: argparse.Namespace) -> None:
                 f"Trial {trial} ended with exit code {code}; its own message stands above. Mend it and run the same "
                 "command again: finished trials are skipped."
             )
-    results = [path for trial in trials if (path := finished(output / f"trial_{trial}")) is not None]
+        if finished(folder, trial) is None:
+            raise VIReIDError(
+                f"Trial {trial} was trained, but its last weights were not scored; leave test_after_fit at true."
+            )
+    results = [path for trial in trials if (path := finished(output / f"trial_{trial}", trial)) is not None]
     if len(results) > 1:
         aggregate_files(results)
 
@@ -73,10 +77,15 @@ def parse_trials(text: str) -> list[int]:
     return sorted(numbers)
 
 
-def finished(folder: Path) -> Path | None:
-    """Return a trial's result file if its last weights were scored, else None."""
-    for path in sorted(folder.glob("version_*/**/results.json"), reverse=True):
-        if json.loads(path.read_text(encoding="utf-8")):
+def finished(folder: Path, trial: int) -> Path | None:
+    """Return the newest result file of a test of a trial's last weights on that trial, or None.
+
+    Results of the best weights, of other trials and of validations, which may lie beside it, do not count.
+    """
+    wanted = {"stage": "test", "checkpoint_kind": "last", "dataset_trial": trial}
+    for path in sorted(folder.glob("version_*/**/results*.json"), key=lambda path: path.stat().st_mtime, reverse=True):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if all(content.get(name) == value for name, value in wanted.items()) and not content.get("trial_mismatch"):
             return path
     return None
 
