@@ -10,6 +10,7 @@ The networks start from random weights, whose clusters are not people (adjusted 
 learns from the source's identities (``source_labels: true``). The target's are never read, but by the Baseline.
 
 Run: python tests/benchmarks/cmam_stages.py [--output runs/cmam_stages]     (at most 40 minutes on 2 cores)
+     (stopped, it goes on with what is missing; finished runs lie in the folder)
      python tests/benchmarks/cmam_stages.py --quick                         (a few steps of everything: does it run?)
 """
 
@@ -132,9 +133,14 @@ class Experiment:
             **arguments,
         )
 
-    def path(self, name: str) -> Path:
+    @staticmethod
+    def place(settings: Settings, name: str) -> Path:
         """Where a run's checkpoint lies."""
-        return self.settings.output / f"{name.replace(' ', '_')}-{self.settings.seed}.ckpt"
+        return settings.output / f"{name.replace(' ', '_')}-{settings.seed}.ckpt"
+
+    def path(self, name: str) -> Path:
+        """Where a run of this experiment has its checkpoint."""
+        return self.place(self.settings, name)
 
     def cmam(self, name: str) -> dict:
         """Train one stage and score it."""
@@ -212,11 +218,16 @@ class Experiment:
         seconds = time.perf_counter() - start
         trainer.test(module, datamodule=data, verbose=False)
         scores = {key: float(trainer.callback_metrics[f"test/{key}"]) for key in ("rank1", "mAP")}
-        return {"run": name, "seed": self.settings.seed, **scores, "seconds": seconds, "epochs": history.epochs}
+        result = {"run": name, "seed": self.settings.seed, **scores, "seconds": seconds, "epochs": history.epochs}
+        self.path(name).with_suffix(".json").write_text(json.dumps({"settings": repr(self.settings), **result}))
+        return result
 
 
 def work(settings: Settings, name: str) -> dict:
-    """One run, in a process of its own with one thread."""
+    """One run, in a process of its own with one thread; what it gave before, where an experiment was stopped."""
+    kept = Experiment.place(settings, name).with_suffix(".json")
+    if kept.is_file() and (result := json.loads(kept.read_text())).pop("settings") == repr(settings):
+        return result
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
@@ -243,7 +254,7 @@ def main(settings: Settings, *, seeds: int, processes: int) -> list[dict]:
     print(table(done))
     figure(done, settings.output / "clusters.svg")
     content = {"settings": {**asdict(settings), "output": None}, "minutes": minutes, "runs": done}
-    (settings.output / "results.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
+    (settings.output / "stages.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
     return done
 
 
@@ -282,7 +293,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a few steps of everything, to see that it runs")
     parser.add_argument("--output", type=Path, default=Path("runs/cmam_stages"))
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--processes", type=int, default=2)
     options = parser.parse_args()
     size = QUICK if options.quick else {}

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import re
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from layout_files import write_plan
 from lightning.pytorch import Trainer
 from references.batches import loss_terms, training_batch
 from references.released import ReleasedAGW, ReleasedDCLNet, ReleasedMPANet, hollow, scramble
 from torch.utils.data import DataLoader
 
+from vireid_lightning import cli
+from vireid_lightning.data.layouts import plan_sysu_mm01
 from vireid_lightning.errors import VIReIDError
 from vireid_lightning.methods import AGW, DCLNet, load_method
 from vireid_lightning.methods.transfer import initialise_from
@@ -133,6 +138,18 @@ def test_the_command_writes_a_checkpoint_that_lightning_tests_and_that_rebuilds_
     assert "never overwritten" in capsys.readouterr().err
     assert output.read_bytes() == before
     assert [path.name for path in output.parent.iterdir()] == ["folder.ckpt"]
+
+
+def test_lightning_test_scores_an_imported_checkpoint_from_a_papers_config(released, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    root = write_plan(plan_sysu_mm01(train=2, val=1, test=2, images_per_camera=1), tmp_path / "sysu")
+    main(["import-checkpoint", "--method", "agw", str(released["agw"][1]), "agw.ckpt"])
+    config = Path(__file__).resolve().parents[2] / "experiments" / "agw_sysu.yaml"
+    arguments = ["test", "--config", str(config), "--ckpt_path", "agw.ckpt", "--data.dataset.init_args.root", str(root)]
+    arguments += ["--data.image_size", "[96, 48]", "--data.num_workers", "0", "--trainer.enable_progress_bar", "false"]
+    cli.main([*arguments, "--trainer.accelerator", "cpu"])
+    results = json.loads(Path("results.json").read_text(encoding="utf-8"))
+    assert (results["method"], len(results["results"])) == ("AGW", 6)
 
 
 def test_other_methods_start_from_an_imported_checkpoint(released, tmp_path):

@@ -231,15 +231,21 @@ def _check_modalities(split: Split, samples: list[Sample], report: DatasetReport
             )
 
 
+#: How JPEG, PNG, BMP, TIFF (in either byte order) and WebP files begin.
+_IMAGES_BEGIN_WITH = (b"\xff\xd8", b"\x89PNG", b"BM", b"II*\0", b"MM\0*", b"RIFF")
+
+
 def _check_files(root: Path, paths: Sequence[str], deep: bool, report: DatasetReport) -> None:
-    """Report the files that are empty or, if ``deep``, that cannot be decoded."""
+    """Report the files that cannot be read or do not begin as an image; if ``deep``, those that cannot be decoded."""
 
     def problem(path: str) -> str | None:
         if not deep:
             try:
-                return None if (root / path).stat().st_size else "is empty"
+                with (root / path).open("rb") as file:
+                    start = file.read(4)
             except OSError as error:
                 return f"cannot be read ({error.strerror})"
+            return None if start.startswith(_IMAGES_BEGIN_WITH) else "is no image"
         try:
             read_image(root / path)
         except BadImageError as error:
@@ -251,7 +257,7 @@ def _check_files(root: Path, paths: Sequence[str], deep: bool, report: DatasetRe
         bar = tqdm(pool.map(problem, paths), total=len(paths), desc="Decoding", unit="image", disable=not deep)
         bad = [path for path, found in zip(paths, bar) if found]
     if bad:
-        kind = "empty, truncated or no images" if deep else "empty"
+        kind = "empty, truncated or no images" if deep else "empty, unreadable or no images"
         report.faults.append(
             Fault(
                 f"Image files that are {kind}, {len(bad)}: {shown(bad)}.",

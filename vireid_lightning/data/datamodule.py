@@ -255,7 +255,7 @@ class CrossModalityDataModule(LightningDataModule):
         return {**batch, **images}
 
     def summary(self) -> dict[str, Any]:
-        """Return the counts of each split and the shape of the training batches, in plain values."""
+        """Return the counts of each split and, where it trains, the shape of the batches, in plain values."""
         splits: dict[str, Sequence[Sample]] = {
             "train": self.train_samples,
             "val": self.dataset.samples("val"),
@@ -268,7 +268,8 @@ class CrossModalityDataModule(LightningDataModule):
             "validation_protocol": self.validation_protocol or self.dataset.default_protocol,
             "image_size": list(self.image_size),
         }
-        if self.dataset.labelled or not self._uses_identities():
+        trains = self.trainer is None or self.trainer.state.fn == "fit"
+        if trains and (self.dataset.labelled or not self._uses_identities()):
             sampler = self._sampler()
             result["steps_per_epoch"] = sampler.steps_per_epoch
             result["images_per_modality"] = self.images_per_modality

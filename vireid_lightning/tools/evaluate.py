@@ -95,6 +95,11 @@ def _dataset(name: str, root: str, trial: int | None) -> ReIDDataset:
         raise VIReIDError(
             f"There is no dataset '{name}'; the datasets are {', '.join(classes)}.{did_you_mean(name, classes)}"
         )
+    if name == "Synthetic":
+        raise VIReIDError(
+            "Synthetic draws the images that its folder lacks; score embeddings of its images as the dataset whose "
+            "layout they have, SYSUMM01, with that folder as the root."
+        )
     takes_trial = "trial" in inspect.signature(classes[name]).parameters
     if trial is not None and not takes_trial:
         raise VIReIDError(f"{name} has one split only; leave out --trial.")
