@@ -53,6 +53,12 @@ def test_both_directions_where_both_modalities_are_in_both_sets(make):
     assert names == ["visible-to-infrared", "infrared-to-visible"]
 
 
+def test_the_other_direction_needs_someone_to_be_found(make):
+    dataset = Manifest(make(*ROWS, "i.jpg,77,visible,,query", "j.jpg,78,infrared,3,gallery"))
+    (protocol,) = dataset.protocols(dataset.samples("test"))
+    assert protocol.name == dataset.default_protocol == "infrared-to-visible"
+
+
 def test_the_direction_may_be_chosen(make):
     path = make(*ROWS[:4], "e.jpg,5,visible,1,query", "g.jpg,5,infrared,2,gallery")
     dataset = Manifest(path, direction="visible-to-infrared")
@@ -108,6 +114,7 @@ def test_an_identity_in_both_train_and_gallery_is_warned_of_by_name(make):
         ((*ROWS, "i.jpg,1,infrard,1,train"), "Did you mean 'infrared'"),
         ((*ROWS, "i.jpg,1,visible,1,test"), "unknown split 'test'; give one of train, val, query, gallery"),
         ((*ROWS, "a.jpg,1,visible,1,train"), r"line 10 of .* lists a\.jpg, which line 2 lists already"),
+        ((*ROWS, "./a.jpg,1,visible,1,train"), r"line 10 of .* lists a\.jpg, which line 2 lists already"),
         ((*ROWS, "i.jpg,x,visible,1,train"), r"line 10 of .* has 'x' where a whole number \(identity\)"),
         ((*ROWS, "i.jpg,-3,visible,1,train"), "has the identity -3"),
         ((*ROWS, "i.jpg,1,visible,one,train"), r"has 'one' where a whole number \(camera\)"),

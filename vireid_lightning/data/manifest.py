@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -124,7 +124,9 @@ class Manifest(ReIDDataset):
         protocols = []
         for query, name in DIRECTIONS.items():
             pair = (positions[in_query & (modality == query)], positions[in_gallery & (modality == 1 - query)])
-            if name == self.default_protocol or all(len(part) for part in pair):
+            # The direction that was not asked for is a second table only where someone can be found in it.
+            shared = np.intersect1d(*(columns.identity[part] for part in pair))
+            if name == self.default_protocol or len(shared):
                 protocols.append(
                     direction_protocol(self.name, columns, query, [pair], removal="same-camera", cmc="image")
                 )
@@ -181,7 +183,7 @@ class Manifest(ReIDDataset):
             numbers[what] = to_number(self.name, row[what], f"a whole number ({what})", where) if row[what] else UNKNOWN
             if row[what] and numbers[what] < 0:
                 raise VIReIDError(f"{self.name}: {where} has the {what} {row[what]}; give a number from 0, or none.")
-        path = row["path"].replace("\\", "/")
+        path = PurePosixPath(row["path"].replace("\\", "/")).as_posix()  # ./a.jpg is a.jpg
         return split, Sample(path, numbers["identity"], MODALITY_WORDS[modality], numbers["camera"])
 
     def _check_train(self) -> bool:
