@@ -116,6 +116,34 @@ def test_the_checkpoint_that_follows_a_validation_can_be_resumed(trained, datase
     assert same_weights(resumed, trained[0])
 
 
+def test_dbscan_then_kmeans_with_outliers_and_unequal_counts_in_one_run_that_can_be_stopped(dataset, tmp_path):
+    settings = {"eps": 0.5, "k1": 3, "k2": 2, "min_samples": 2}
+    target = dataclasses.replace(TARGET, dbscan_steps=4, kmeans_steps=2, **settings)
+    seen, found = [], []
+
+    def note(trainer, module, batch, index):
+        labels = module._labels
+        seen.append((module.phase.clusterer, int((labels < 0).sum()), int(labels[batch["index"]].min())))
+
+    def count(trainer, module):
+        found.append([int(trainer.callback_metrics[f"target/clusters_{name}"]) for name in ("visible", "infrared")])
+
+    def run(module, **arguments):
+        return fit(module, datamodule(dataset, source=False), **{"epochs": 3, **arguments})
+
+    whole = build(source=None, target=target)
+    run(whole, callbacks=[LambdaCallback(on_train_batch_start=note, on_train_epoch_end=count)])
+    assert [clusterer for clusterer, *_ in seen] == ["dbscan"] * 4 + ["kmeans"] * 2
+    assert seen[0][1] > 0 == seen[-1][1]  # outliers
+    assert all(lowest >= 0 for _, _, lowest in seen)  # of which none is drawn
+    assert found[0][0] != found[0][1]
+    for epochs in (1, 2):
+        run(build(source=None, target=target), epochs=epochs).save_checkpoint(tmp_path / "stopped.ckpt")
+        resumed = build(source=None, target=target)
+        run(resumed, checkpoint=tmp_path / "stopped.ckpt")
+        assert same_weights(resumed, whole)
+
+
 def test_no_identity_is_read_in_training(trained, dataset):
     blind = build()
     trainer = fit(blind, datamodule(Unlabelled(dataset.root)))
