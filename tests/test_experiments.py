@@ -172,7 +172,8 @@ def test_cmams_stages_run_alone_and_a_stopped_run_goes_on(roots, tmp_path, monke
     weights = [load_method(path).state_dict() for path in (first, second, whole, stopped, resumed, continued)]
     assert not all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     assert not all(torch.equal(weights[2][name], weights[3][name]) for name in weights[2])
-    assert all(torch.equal(weights[2][name], other[name]) for other in weights[4:] for name in weights[2])
+    for other in weights[4:]:
+        assert all(torch.equal(weights[2][name], other[name]) for name in weights[2])
 
 
 def test_weights_and_biases_log_a_run_offline(roots, tmp_path, monkeypatch):

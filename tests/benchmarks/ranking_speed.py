@@ -21,8 +21,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from references import sysu_mm01
 from references.ranking import score_trials
-from references.sysu_mm01 import official_galleries, random_embeddings, test_images
 
 from vireid_lightning.metrics.embeddings import Embeddings
 from vireid_lightning.metrics.protocols import Protocol, Trial
@@ -38,18 +38,18 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--score-only", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args(words)
 
-    identity, camera, _ = test_images(arguments.exp)
+    identity, camera, _ = sysu_mm01.test_images(arguments.exp)
     if arguments.score_only is not None:
         embedding = np.load(arguments.score_only)
     else:
-        embedding = random_embeddings(identity, camera, arguments.values, arguments.spread)
+        embedding = sysu_mm01.random_embeddings(identity, camera, arguments.values, arguments.spread)
         embedding /= np.linalg.norm(embedding, axis=1, keepdims=True)
     query = np.flatnonzero((camera == 3) | (camera == 6))
     kinds = [(mode, shot) for mode in ("all", "indoor") for shot in ("single", "multi")]
     protocols = [
         Protocol(
             f"{mode}/{shot}",
-            tuple(Trial(query, g) for g in official_galleries(arguments.exp, mode, shot)),
+            tuple(Trial(query, g) for g in sysu_mm01.official_galleries(arguments.exp, mode, shot)),
             "sysu",
             "identity",
         )

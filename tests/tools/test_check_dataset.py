@@ -133,7 +133,8 @@ def test_bad_files_are_found(tmp_path, report):
     write(root / "cam4/0001/0001.jpg", b"no image")
     code, found = report("SYSUMM01", root)
     assert code == 1
-    assert problems(found) == "Image files that are empty, unreadable or no images, 1: cam1/0001/0001.jpg."
+    bad = "2: cam1/0001/0001.jpg, cam4/0001/0001.jpg."
+    assert problems(found) == f"Image files that are empty, unreadable or no images, {bad}"
     code, found = report("SYSUMM01", root, "--deep")
     assert code == 1
     assert "3: cam1/0001/0001.jpg, cam2/0001/0001.jpg, cam4/0001/0001.jpg." in problems(found)

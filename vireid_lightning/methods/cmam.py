@@ -209,6 +209,10 @@ class CMAM(ReIDModule):
         optimizer = self.optimizers(use_pl_optimizer=False)
         if self.current_epoch == phase.first_epoch:
             optimizer.state.clear()
+        # A checkpoint holds the rate that its own run's next step would have had, which may have had other stages.
+        rate = self.timeline.rate(self.current_epoch * self.timeline.steps_per_epoch)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
         count = len(self._data.domains[phase.domain].samples)
         features = extract_all(self, self._data.extraction_loader(phase.domain), count, self.features)
         clusters = on_first_process(self.trainer, lambda: self._cluster(features))
