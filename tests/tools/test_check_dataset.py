@@ -164,6 +164,10 @@ def test_missing_files_and_broken_matrices_are_faults_of_the_dataset(tmp_path, r
     code, found = report("RegDB", regdb)
     assert (code, found["fingerprint"]) == (1, None)
     assert problems(found).count("1 file listed in") == 1
+    # The rest of that split is counted and looked at all the same.
+    assert {row["split"] for row in found["counts"]} == {"train", "test"}
+    write(next((regdb / "Visible/1").iterdir()), b"")
+    assert "Image files that are empty, unreadable or no images, 1: Visible/1/" in problems(report("RegDB", regdb)[1])
     sysu = write_plan(SMALL["SYSUMM01"], tmp_path / "sysu")
     write(sysu / "exp/rand_perm_cam.mat", b"")
     code, found = report("SYSUMM01", sysu)

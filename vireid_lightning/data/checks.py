@@ -14,7 +14,7 @@ from tqdm import tqdm
 from vireid_lightning.data.batch import MODALITIES, UNKNOWN, Sample
 from vireid_lightning.data.dataset import ReIDDataset, Split
 from vireid_lightning.data.images import BadImageError, read_image
-from vireid_lightning.data.index_files import shown
+from vireid_lightning.data.index_files import shown, tolerated_missing_files
 from vireid_lightning.data.published import PUBLISHED, PublishedSplit
 from vireid_lightning.data.sysu_mm01 import SYSUMM01
 from vireid_lightning.data.visible_source import VisibleSource
@@ -60,6 +60,7 @@ class DatasetReport:
         notes: What is worth knowing without being wrong.
         fingerprint: Of the lists of images; None where they could not be read.
         decoded: How many images were decoded; 0 unless asked for.
+        complete: Whether every listed file is there.
     """
 
     dataset: str
@@ -69,6 +70,7 @@ class DatasetReport:
     notes: list[str] = field(default_factory=list)
     fingerprint: str | None = None
     decoded: int = 0
+    complete: bool = True
 
 
 def check_dataset(dataset: ReIDDataset, *, deep: bool = False) -> DatasetReport:
@@ -95,7 +97,7 @@ def check_dataset(dataset: ReIDDataset, *, deep: bool = False) -> DatasetReport:
     if deep:
         report.decoded = len(paths)
     _check_files(dataset.root, paths, deep, report)
-    if "train" in splits and "test" in splits:
+    if report.complete and "train" in splits and "test" in splits:
         report.fingerprint = dataset.fingerprint()
     return report
 
@@ -105,10 +107,15 @@ def _list_splits(dataset: ReIDDataset, report: DatasetReport) -> dict[Split, lis
     splits: dict[Split, list[Sample]] = {}
     for split in ("train", "val", "test"):
         try:
-            samples = dataset.samples(split)
+            with tolerated_missing_files() as missing:
+                samples = dataset.samples(split)
         except VIReIDError as error:
             _add_error(error, report)
             continue
+        for error, paths in missing:  # the others are counted and looked at all the same
+            _add_error(error, report)
+            report.complete = False
+            samples = [sample for sample in samples if sample.path not in paths]
         splits[split] = samples
         if not samples:
             report.notes.append(f"The split {split} has no images.")

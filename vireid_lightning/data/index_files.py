@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -13,6 +15,8 @@ from vireid_lightning.errors import VIReIDError
 
 #: How many faults of one kind a message lists before it only counts them.
 SHOWN = 10
+
+_TOLERATED: ContextVar[list[tuple[VIReIDError, set[str]]] | None] = ContextVar("_TOLERATED", default=None)
 
 
 def shown(items: Iterable[object], limit: int = SHOWN) -> str:
@@ -109,6 +113,17 @@ def to_number(dataset: str, word: str, what: str, where: str) -> int:
         raise VIReIDError(f"{dataset}: {where} has {word!r} where {what} belongs.") from None
 
 
+@contextmanager
+def tolerated_missing_files() -> Iterator[list[tuple[VIReIDError, set[str]]]]:
+    """Within, :func:`require_files` raises nothing; yields what it would have raised, each with the missing paths."""
+    found: list[tuple[VIReIDError, set[str]]] = []
+    token = _TOLERATED.set(found)
+    try:
+        yield found
+    finally:
+        _TOLERATED.reset(token)
+
+
 def require_files(dataset: str, root: Path, paths: Iterable[str], index_file: str) -> None:
     """Raise a :class:`VIReIDError` that lists the paths with no file below ``root``: counted, the first ten shown."""
     names: dict[str, set[str]] = {}
@@ -120,11 +135,14 @@ def require_files(dataset: str, root: Path, paths: Iterable[str], index_file: st
         if name not in names[folder]:
             missing.append(path)
     if missing:
-        raise VIReIDError(
+        error = VIReIDError(
             f"{dataset}: {len(missing)} file{'s' if len(missing) > 1 else ''} listed in {index_file} "
             f"{'are' if len(missing) > 1 else 'is'} missing below {root}: {shown(missing)}. Copy "
             f"{'them' if len(missing) > 1 else 'it'} from the original download, or correct the root."
         )
+        if (tolerated := _TOLERATED.get()) is None:
+            raise error
+        tolerated.append((error, set(missing)))
 
 
 def list_folder(folder: Path) -> list[os.DirEntry[str]]:
