@@ -6,8 +6,6 @@ python tests/benchmarks/rerank_speed.py [--queries 3803] [--gallery 301] [--valu
 from __future__ import annotations
 
 import argparse
-import resource
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -22,8 +20,6 @@ from references.re_ranking import re_rank as slow_re_rank
 
 from vireid_lightning.metrics import re_rank
 
-_BLOCK_MB = 16
-
 
 def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -31,7 +27,6 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--gallery", type=int, default=301)
     parser.add_argument("--values", type=int, default=2048)
     parser.add_argument("--people", type=int, default=96)
-    parser.add_argument("--peak-only", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args(words)
     draw = np.random.default_rng(0)
     centre = draw.standard_normal((arguments.people, arguments.values), dtype=np.float32)
@@ -41,25 +36,12 @@ def main(words: list[str] | None = None) -> None:
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     query, gallery = rows[: arguments.queries], rows[arguments.queries :]
 
-    if arguments.peak_only:
-        re_rank(torch.from_numpy(query[:50]), torch.from_numpy(gallery))  # libraries and their threads
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        re_rank(torch.from_numpy(query), torch.from_numpy(gallery), block_mb=_BLOCK_MB)
-        after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        held = (query.nbytes + gallery.nbytes + 4 * len(query) * len(gallery)) / 2**20
-        print(
-            f"peak memory grows by {(after - before) / 2**10:.0f} MiB with blocks of {_BLOCK_MB} MiB; the images' copy "
-            f"and the result take {held:.0f} MiB and a matrix of all pairs {4 * count**2 / 2**20:.0f} MiB"
-        )
-        return
     print(f"{len(query)} + {len(gallery)} images, {arguments.values} values, {torch.get_num_threads()} threads")
     ours, found = timed(lambda: re_rank(torch.from_numpy(query), torch.from_numpy(gallery)), 3)
     print(f"re_rank      {ours:8.2f} s")
     loop, expected = timed(lambda: slow_re_rank(query, gallery, dtype=np.float32), 1)
     print(f"NumPy loop   {loop:8.2f} s\nratio        {loop / ours:8.1f}")
     difference = np.abs(found.numpy() - expected)
-    sizes = [f"--{name}={getattr(arguments, name)}" for name in ("queries", "gallery", "values", "people")]
-    subprocess.run([sys.executable, __file__, "--peak-only", *sizes], check=True)
     print(f"largest difference {difference.max():.1e}; above 1e-5: {(difference > 1e-5).sum()} of {difference.size}")
 
 
