@@ -75,7 +75,7 @@ def test_bad_input(arguments, message):
 @pytest.mark.parametrize("count", [1, 7, 513, 1100])
 def test_the_gram_matrix_is_symmetric_and_that_of_float64(count):
     images = torch.randn(count, 16)
-    found = gram_matrix(images)
+    found = gram_matrix(images[: count // 3], images[count // 3 :])
     assert found.is_contiguous()
     assert torch.equal(found, found.T)
     # 16 products of about 1: their rounding is that of 16 additions.

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import accumulate, combinations_with_replacement
 
 import numpy as np
 import torch
-from scipy.linalg.blas import ssyrk
 from torch import Tensor
 
 from vireid_lightning.errors import VIReIDError
+from vireid_lightning.metrics.parallel import map_parts
 
 DISTANCES = ("cosine", "euclidean")
 
-_MIRRORED_ROWS = 512
+_TILE_ROWS = 256
 
 
 def check_distance(distance: str) -> None:
@@ -43,18 +44,31 @@ def inner_products(query: Tensor, gallery: Tensor) -> Tensor:
     return query @ gallery.T
 
 
-def gram_matrix(images: Tensor) -> Tensor:
-    """Return (N, N) inner products of all pairs of float32 rows; half of the work on the CPU."""
-    if images.device.type != "cpu":
+def gram_matrix(*parts: Tensor) -> Tensor:
+    """Return (N, N) inner products of all pairs of float32 rows, of all parts put together, symmetric.
+
+    On the CPU in square tiles that the cache holds; what is below the diagonal is a copy of what is above.
+    """
+    device = parts[0].device
+    if device.type != "cpu":
+        images = torch.cat(parts)
         return images @ images.T
-    # BLAS writes one triangle, in columns; the transpose is the other one, in rows. Mirrored in blocks, since whole
-    # columns would miss the cache with every value.
-    product = torch.from_numpy(ssyrk(1.0, images.numpy().T, trans=1, lower=1).T)
-    for begin in range(0, len(images), _MIRRORED_ROWS):
-        rows = slice(begin, begin + _MIRRORED_ROWS)
-        product[begin + _MIRRORED_ROWS :, rows] = product[rows, begin + _MIRRORED_ROWS :].T
-        block = product[rows, rows]
-        block.copy_(block.triu() + block.triu(1).T)
+    tiles = [tile for part in parts for tile in part.split(_TILE_ROWS)]
+    end = list(accumulate(len(tile) for tile in tiles))
+    place = [slice(stop - len(tile), stop) for tile, stop in zip(tiles, end)]
+    # NumPy asks for large pages where the system has them; a new matrix of small ones costs an eighth of the product.
+    product = torch.from_numpy(np.empty((end[-1], end[-1]), dtype=np.float32))
+
+    def fill(pair: tuple[int, int]) -> None:
+        row, column = pair
+        tile = product[place[row], place[column]]
+        torch.mm(tiles[row], tiles[column].T, out=tile)
+        if row == column:  # two sums of the same products may be rounded in different orders
+            tile.copy_(tile.triu() + tile.triu(1).T)
+        else:
+            product[place[column], place[row]] = tile.T
+
+    map_parts(fill, combinations_with_replacement(range(len(tiles)), 2), device)
     return product
 
 

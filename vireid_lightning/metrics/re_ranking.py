@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vireid_lightning.errors import VIReIDError
 from vireid_lightning.metrics.distances import distance_block, exact_float32, gram_matrix
-from vireid_lightning.metrics.k_reciprocal import SparseRows, average_rows, expanded_weights, overlap, row_blocks
+from vireid_lightning.metrics.k_reciprocal import SparseRows, average_rows, expanded_weights, overlap, row_blocks, taken
 from vireid_lightning.metrics.parallel import block_threads, map_parts, thread_count
 
 
@@ -66,7 +66,8 @@ def re_rank(
         k1: Neighbours that are considered; all others where there are fewer.
         k2: Images that V is averaged over; 1 leaves it as it is.
         lambda_value: Weight of the original distance.
-        block_mb: MiB that the blocks may take, beside the result.
+        block_mb: MiB that the blocks may take, beside the result, the sparse sets (about k1 k2 numbers an image) and,
+            where the distances do not fit, one copy of the embeddings.
 
     Returns:
         (Q, G) float32.
@@ -82,43 +83,43 @@ def re_rank(
     ReRanking(k1, k2, lambda_value)  # checks them
     _check(query, gallery)
     with exact_float32(query.device), block_threads():
-        images = torch.cat([query, gallery]).float()
-        queries, block_bytes = len(query), block_mb * 2**20
-        distances = _Distances(images, block_bytes)
+        queries, count, block_bytes = len(query), len(query) + len(gallery), block_mb * 2**20
+        distances = _Distances(query.float(), gallery.float(), block_bytes)
         nearest, largest = distances.nearest(max(k1 + 1, k2))
         half = round(k1 / 2) + 1  # Python rounds half to even, as the authors' code does
 
         def weigh(part: slice, row: Tensor, column: Tensor) -> Tensor:
-            return torch.exp(-distances.pairs(part, row, column) / largest[part][row])
+            return torch.exp(-distances.pairs(part, row, column) / taken(largest[part], row))
 
         weights = expanded_weights(nearest[:, : k1 + 1].contiguous(), half, weigh, distances.spare)
         if k2 > 1:
             weights = average_rows(weights, nearest[:, :k2].contiguous(), distances.spare)
-        shared = overlap(_part(weights, 0, queries), _part(weights, queries, len(images)), len(images), distances.spare)
-        result = shared.div_(2 - shared).neg_().add_(1).mul_(1 - lambda_value)
+        shared = overlap(_part(weights, 0, queries), _part(weights, queries, count), count, distances.spare)
 
         def mix(part: slice) -> None:
-            original = distances.rows(part, slice(queries, None)) / largest[part][:, None]
-            result[part].add_(original, alpha=lambda_value)
+            original = distances.rows(part, slice(queries, None)).div_(largest[part, None])
+            block = shared[part]
+            block.div_(2 - block).neg_().add_(1).mul_(1 - lambda_value).add_(original, alpha=lambda_value)
 
         map_parts(mix, row_blocks(queries, 8 * len(gallery), distances.spare // thread_count()), query.device)
-        return result
+        return shared
 
 
 class _Distances:
     """Squared Euclidean distances of all images, in blocks of rows; kept where most of the memory holds them."""
 
-    def __init__(self, images: Tensor, block_bytes: int) -> None:
-        self.images = images
-        size = 4 * len(images) ** 2
+    def __init__(self, query: Tensor, gallery: Tensor, block_bytes: int) -> None:
+        self.count, self.device = len(query) + len(gallery), query.device
+        size = 4 * self.count**2
+        #: What is left for blocks.
+        self.spare = block_bytes // 2
         self.kept: Tensor | None = None
         if 4 * size <= 3 * block_bytes:
-            self.kept = gram_matrix(images)
+            self.kept, self.spare = gram_matrix(query, gallery), block_bytes - size
             self.square = self.kept.diagonal().clone()
         else:
-            self.square = images.square().sum(dim=1)
-        #: What is left for blocks.
-        self.spare = block_bytes - size if self.kept is not None else block_bytes // 2
+            self.images = torch.cat([query, gallery])
+            self.square = self.images.square().sum(dim=1)
 
     def ranking(self, part: slice, columns: slice = slice(None)) -> Tensor:
         """Return (rows, columns) distances less the row's own square, which changes no order within a row."""
@@ -134,12 +135,12 @@ class _Distances:
         """Return some distances of a block of rows, given by their row within it and their column."""
         if self.kept is None:
             return self.rows(part)[row, column]
-        product = self.kept.view(-1)[(row + part.start) * len(self.images) + column]
-        return (self.square[column] - 2 * product + self.square[part][row]).clamp_(min=0)
+        product = taken(self.kept.view(-1), (row + part.start) * self.count + column)
+        return (taken(self.square, column) - 2 * product + taken(self.square[part], row)).clamp_(min=0)
 
     def nearest(self, number: int) -> tuple[Tensor, Tensor]:
         """Return (N, number) each image's nearest, itself first, and (N,) the largest distance of each."""
-        count = len(self.images)
+        count = self.count
 
         def of_block(part: slice) -> tuple[Tensor, Tensor]:
             block = self.ranking(part)
@@ -148,7 +149,7 @@ class _Distances:
             return block.topk(min(number, count), dim=1, largest=False).indices, largest
 
         blocks = row_blocks(count, 12 * count, self.spare // thread_count())
-        nearest, largest = zip(*map_parts(of_block, blocks, self.images.device))
+        nearest, largest = zip(*map_parts(of_block, blocks, self.device))
         # Where all images are one point, every distance is 0.
         return torch.cat(nearest), torch.cat(largest).clamp_(min=torch.finfo(torch.float32).tiny)
 

@@ -18,8 +18,6 @@ from vireid_lightning.metrics.re_ranking import ReRanking, re_rank
 from vireid_lightning.metrics.scores import ProtocolScores, hash_gallery, trial_scores
 from vireid_lightning.metrics.streaming import StreamingScorer
 
-#: The authors' settings of k-reciprocal re-ranking; other settings: :func:`re_rank`.
-
 
 @dataclass(frozen=True)
 class _Task:
