@@ -185,6 +185,8 @@ def test_predict_writes_embeddings_that_score_the_same(tmp_path):
     assert "embeddings.npz" in console.file.getvalue()
     saved = Embeddings.load(tmp_path / "embeddings.npz")
     assert saved.samples() == Data().eval_samples("test")
+    known = {"dataset": "Toy", "dataset_trial": 3, "method": "Method", "checkpoint": None, "trial_mismatch": False}
+    assert saved.about.items() >= known.items()
     protocol = Data().protocols("test")[0]
     found = evaluate(saved, saved, protocol, distance="euclidean")
     assert found.to_dict() == expected(model, [protocol])[0].to_dict()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import random
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -151,14 +152,14 @@ class CrossModalityContract(DatasetContract):
                 for part, again in ((trial.query, same.query), (trial.gallery, same.gallery)):
                     assert {samples[position] for position in part} == {shuffled[position] for position in again}
 
-    def test_protocols_ignore_images_of_other_splits(self, dataset):
+    def test_protocols_refuse_images_that_the_split_does_not_list(self, dataset):
         samples = dataset.samples("test")
-        mixed = [*dataset.samples("train"), *samples]
-        offset = len(mixed) - len(samples)
-        for one, other in zip(dataset.protocols(samples), dataset.protocols(mixed)):
-            for trial, same in zip(one.trials, other.trials):
-                assert ((trial.query + offset) == same.query).all()
-                assert ((trial.gallery + offset) == same.gallery).all()
+        foreign = dataset.samples("train")[:2]
+        with pytest.raises(VIReIDError, match=rf"2 images are none of the {len(samples)} .*{foreign[0].path}"):
+            dataset.protocols([*samples, *foreign])
+        another = replace(samples[0], path=samples[0].path + ".copy.jpg")
+        with pytest.raises(VIReIDError, match=rf"1 images are none of the {len(samples)} .*copy\.jpg"):
+            dataset.protocols([*samples, another])
 
     def test_protocols_need_every_image(self, dataset):
         samples = dataset.samples("test")

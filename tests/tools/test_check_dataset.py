@@ -181,7 +181,7 @@ def test_missing_files_and_broken_matrices_are_faults_of_the_dataset(tmp_path, r
     [
         (("SYSUMM1", "."), "Did you mean 'SYSUMM01'?"),
         (("LLCM", "nowhere"), "nowhere does not exist"),
-        (("LLCM", ".", "--trial", "2"), "--trial means nothing"),
+        (("LLCM", ".", "--trial", "2"), "LLCM takes no trial; leave out --trial"),
         (("Manifest", "."), "Give the path of a CSV file"),
     ],
 )

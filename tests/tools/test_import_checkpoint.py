@@ -19,7 +19,7 @@ from references.released import ReleasedAGW, ReleasedDCLNet, ReleasedMPANet, hol
 from torch.utils.data import DataLoader
 
 from vireid_lightning import cli
-from vireid_lightning.data.layouts import plan_sysu_mm01
+from vireid_lightning.data.layouts import plan_regdb, plan_sysu_mm01
 from vireid_lightning.errors import VIReIDError
 from vireid_lightning.methods import AGW, DCLNet, load_method
 from vireid_lightning.methods.transfer import initialise_from
@@ -150,6 +150,25 @@ def test_lightning_test_scores_an_imported_checkpoint_from_a_papers_config(relea
     cli.main([*arguments, "--trainer.accelerator", "cpu"])
     results = json.loads(Path("results.json").read_text(encoding="utf-8"))
     assert (results["method"], len(results["results"])) == ("AGW", 6)
+
+
+def test_the_trial_that_weights_were_trained_on_is_kept(released, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    root = write_plan(plan_regdb(identities=4, images_per_modality=1, trials=2), tmp_path / "regdb")
+    command = ["import-checkpoint", "--method", "agw", str(released["agw"][1]), "agw.ckpt", "--trial"]
+    with pytest.raises(SystemExit):
+        main([*command, "11"])
+    assert "--trial is 11; RegDB has the trials 1 to 10" in capsys.readouterr().err
+    main([*command, "2"])
+    config = Path(__file__).resolve().parents[2] / "experiments" / "agw_regdb.yaml"
+    arguments = ["--config", str(config), "--ckpt_path", "agw.ckpt", "--data.dataset.init_args.root", str(root)]
+    arguments += ["--data.image_size", "[96, 48]", "--data.num_workers", "0", "--trainer.enable_progress_bar", "false"]
+    with pytest.raises(SystemExit):
+        cli.main(["test", *arguments, "--data.dataset.init_args.trial=1"])
+    assert "was trained on trial 2 of RegDB" in capsys.readouterr().err
+    cli.main(["test", *arguments, "--data.dataset.init_args.trial=2"])
+    results = json.loads(Path("results.json").read_text(encoding="utf-8"))
+    assert (results["trained_on_trial"], results["trial_mismatch"]) == (2, False)
 
 
 def test_other_methods_start_from_an_imported_checkpoint(released, tmp_path):

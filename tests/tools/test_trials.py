@@ -111,6 +111,25 @@ def test_a_checkpoint_is_not_scored_on_another_trial(done, tiny, capsys, tmp_pat
     assert (marked["trained_on_trial"], marked["dataset_trial"]) == (1, 2)
 
 
+def test_saved_embeddings_know_the_trial_of_their_weights(done, tiny, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = done / "trial_1/version_0/checkpoints/last.ckpt"
+    arguments = ["predict", "--config", str(CONFIG), *tiny, "--data.dataset.init_args.trial=2", f"--ckpt_path={path}"]
+    cli.main([*arguments, "--allow-trial-mismatch"])
+    (file,) = tmp_path.glob("runs/**/embeddings.npz")
+    root = next(word.split("=")[1] for word in tiny if word.startswith("--data.dataset.init_args.root"))
+    score = ["evaluate", str(file), "--dataset", "RegDB", "--root", root, "--trial", "2", "--output", "results.json"]
+    with pytest.raises(SystemExit) as stop:
+        tools.main(score)
+    assert stop.value.code == 2
+    assert "weights that were trained on trial 1 of RegDB, but the data is trial 2" in capsys.readouterr().err
+    tools.main([*score, "--allow-trial-mismatch"])
+    assert "RegDB, trial 2 BUT TRAINED ON TRIAL 1: Baseline" in capsys.readouterr().out
+    marked = json.loads(Path("results.json").read_text(encoding="utf-8"))
+    assert (marked["trial_mismatch"], marked["trained_on_trial"], marked["checkpoint_kind"]) == (True, 1, "last")
+    assert (marked["method"], marked["checkpoint"]) == ("Baseline", str(path))
+
+
 def test_a_run_is_not_resumed_on_another_trial(done, tiny, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = done / "trial_1/version_0/checkpoints/last.ckpt"

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Literal
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 
-from vireid_lightning.callbacks.run_files import checkpoint_label, results_folder
+from vireid_lightning.callbacks.run_files import Origin, results_folder
 from vireid_lightning.errors import VIReIDError
-from vireid_lightning.methods.checkpoint import load_weights_file
 from vireid_lightning.metrics.re_ranking import ReRanking
 from vireid_lightning.metrics.results import ScoreTable, keep_earlier, write_results
 from vireid_lightning.metrics.retrieval_metric import RetrievalMetric
@@ -59,8 +57,7 @@ class RetrievalMetrics(Callback):
         self.console = console
         self.table: ScoreTable | None = None
         self._metric: RetrievalMetric | None = None
-        self._loaded: dict[str, Any] = {}
-        self._loaded_from: str | Path | None = None
+        self._origin = Origin()
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Remember what results say of the checkpoint: epochs trained, last or best, and the trial.
@@ -68,22 +65,14 @@ class RetrievalMetrics(Callback):
         Raises:
             VIReIDError: If the checkpoint was trained on another trial of the dataset that it is to be scored on.
         """
-        trained, dataset = checkpoint.get("vireid", {}).get("dataset", {}), trainer.datamodule.dataset
-        trial = trained.get("trial")
-        mismatch = trained.get("name") == dataset.name and trial != dataset.trial
-        if mismatch and not self.allow_trial_mismatch:
+        self._origin.remember(trainer, checkpoint)
+        trained, tested = self._origin.loaded["trained_on_trial"], trainer.datamodule.dataset
+        if self._origin.loaded["trial_mismatch"] and not self.allow_trial_mismatch:
             raise VIReIDError(
-                f"{trainer.ckpt_path} was trained on trial {trial} of {dataset.name}, but the data is trial "
-                f"{dataset.trial}, with identities that it was trained on; set --data.dataset.init_args.trial "
-                f"{trial}, or give --allow-trial-mismatch to score it all the same, marked as such."
+                f"{trainer.ckpt_path} was trained on trial {trained} of {tested.name}, but the data is trial "
+                f"{tested.trial}, with identities that it was trained on; set --data.dataset.init_args.trial "
+                f"{trained}, or give --allow-trial-mismatch to score it all the same, marked as such."
             )
-        self._loaded_from = trainer.ckpt_path
-        self._loaded = {
-            "epoch": checkpoint["epoch"] + 1,
-            "checkpoint_kind": checkpoint_label(trainer.ckpt_path, checkpoint),
-            "trained_on_trial": trial,
-            "trial_mismatch": mismatch,
-        }
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Prepare an empty metric."""
@@ -137,9 +126,8 @@ class RetrievalMetrics(Callback):
                 "RetrievalMetrics takes samples and protocols from the datamodule; give the Trainer a "
                 "CrossModalityDataModule (datamodule=...) instead of plain dataloaders."
             )
-        if trainer.ckpt_path and trainer.ckpt_path != self._loaded_from:
-            # Lightning tells callbacks of no checkpoint that holds weights alone.
-            self.on_load_checkpoint(trainer, pl_module, load_weights_file(trainer.ckpt_path))
+        if (weights := self._origin.unseen(trainer)) is not None:
+            self.on_load_checkpoint(trainer, pl_module, weights)
         self._metric = RetrievalMetric(
             datamodule.eval_samples(stage),
             datamodule.protocols(stage),
@@ -160,38 +148,13 @@ class RetrievalMetrics(Callback):
         return self.table
 
     def _report(self, trainer: Trainer, pl_module: LightningModule, table: ScoreTable, stage: str) -> None:
-        about = self._about(trainer, pl_module, stage)
+        table.about = self._origin.about(trainer, pl_module, stage)
         if not trainer.is_global_zero:
             return
         folder = results_folder(trainer)
         path = folder / "results.json"
         kept = keep_earlier(path)
-        write_results(path, table.to_dict(about))
-        table.print(_title(about), self.console)
+        write_results(path, table.to_dict())
+        table.print(table.title, self.console)
         console = self.console or Console(soft_wrap=True)
         console.print(f"Results: {path}" + (f" (the earlier ones: {kept.name})" if kept else ""), highlight=False)
-
-    def _about(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> dict[str, Any]:
-        """Return what the scores were measured on."""
-        datamodule, dataset = trainer.datamodule, trainer.datamodule.dataset
-        about = {
-            "stage": stage,
-            "dataset": dataset.name,
-            "fingerprint": getattr(datamodule, "fingerprint", None) or dataset.fingerprint(),
-            "dataset_trial": dataset.trial,
-            "method": type(pl_module).__name__,
-            "checkpoint": None if trainer.ckpt_path is None else str(Path(trainer.ckpt_path).resolve()),
-            "checkpoint_kind": None,
-            "epoch": trainer.current_epoch,
-            "trained_on_trial": None,
-            "trial_mismatch": False,
-        }
-        return about | (self._loaded if trainer.ckpt_path is not None else {})
-
-
-def _title(about: Mapping[str, Any]) -> str:
-    trial = "" if about["dataset_trial"] is None else f", trial {about['dataset_trial']}"
-    if about["trial_mismatch"]:
-        trial += f" BUT TRAINED ON TRIAL {about['trained_on_trial']}"
-    kind = "" if about["checkpoint_kind"] is None else f" ({about['checkpoint_kind']} checkpoint)"
-    return f"{about['dataset']}{trial}: {about['method']}, epoch {about['epoch']}{kind}"

@@ -1,4 +1,4 @@
-"""Where a run's results go, and what a checkpoint's file says of it."""
+"""Where a run's results go, and what they say of where they come from."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
+
+from vireid_lightning.methods.checkpoint import BLOCK, load_weights_file
 
 
 def results_folder(trainer: Trainer) -> Path:
@@ -37,3 +39,51 @@ def checkpoint_label(path: str | Path | None, checkpoint: Mapping[str, Any]) -> 
         if is_monitored and Path(state.get("best_model_path") or "").name == name:
             return "best"
     return None
+
+
+class Origin:
+    """What results and saved embeddings say of the weights and the data behind them.
+
+    Attributes:
+        loaded: What the last checkpoint that was loaded says: epochs trained, last or best, the trial it was trained
+            on, and whether that is another one than the data's.
+    """
+
+    def __init__(self) -> None:
+        self.loaded: dict[str, Any] = {}
+        self._path: str | Path | None = None
+
+    def remember(self, trainer: Trainer, checkpoint: Mapping[str, Any]) -> None:
+        """Take down what a checkpoint that is being loaded says of itself."""
+        trained, dataset = checkpoint.get(BLOCK, {}).get("dataset", {}), trainer.datamodule.dataset
+        trial = trained.get("trial")
+        self._path = trainer.ckpt_path
+        self.loaded = {
+            "epoch": checkpoint["epoch"] + 1,
+            "checkpoint_kind": checkpoint_label(trainer.ckpt_path, checkpoint),
+            "trained_on_trial": trial,
+            "trial_mismatch": trained.get("name") == dataset.name and trial != dataset.trial,
+        }
+
+    def unseen(self, trainer: Trainer) -> dict[str, Any] | None:
+        """Return a checkpoint that is loaded but was not told of: Lightning is silent about those of weights alone."""
+        if not trainer.ckpt_path or trainer.ckpt_path == self._path:
+            return None
+        return load_weights_file(trainer.ckpt_path)
+
+    def about(self, trainer: Trainer, module: LightningModule, stage: str) -> dict[str, Any]:
+        """Return what is known of what runs now."""
+        datamodule, dataset = trainer.datamodule, trainer.datamodule.dataset
+        about = {
+            "stage": stage,
+            "dataset": dataset.name,
+            "fingerprint": getattr(datamodule, "fingerprint", None) or dataset.fingerprint(),
+            "dataset_trial": dataset.trial,
+            "method": type(module).__name__,
+            "checkpoint": None if trainer.ckpt_path is None else str(Path(trainer.ckpt_path).resolve()),
+            "checkpoint_kind": None,
+            "epoch": trainer.current_epoch,
+            "trained_on_trial": None,
+            "trial_mismatch": False,
+        }
+        return about | (self.loaded if trainer.ckpt_path is not None else {})

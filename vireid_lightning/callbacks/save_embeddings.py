@@ -7,7 +7,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 
-from vireid_lightning.callbacks.run_files import log_folder
+from vireid_lightning.callbacks.run_files import Origin, log_folder
 from vireid_lightning.metrics.embeddings import Embeddings
 from vireid_lightning.metrics.results import keep_earlier
 from vireid_lightning.metrics.retrieval_metric import RetrievalMetric
@@ -18,7 +18,8 @@ class SaveEmbeddings(Callback):
 
     The file holds ``embedding`` (N, D) float32, ``identity``, ``camera``, ``modality`` (0 visible, 1 infrared) and
     ``path`` (relative to the dataset's root) of all images of the test split in the order of its samples, gathered over
-    processes and once each. ``vireid evaluate`` scores it. A file that is there already is renamed to the next free of
+    processes and once each, and ``about``, a JSON text that says of which dataset, trial, method and checkpoint they
+    are. ``vireid evaluate`` scores it. A file that is there already is renamed to the next free of
     ``embeddings_1.npz``, ``embeddings_2.npz``, ...
 
     Args:
@@ -29,9 +30,16 @@ class SaveEmbeddings(Callback):
     def __init__(self, filename: str = "embeddings.npz", *, console: Console | None = None) -> None:
         self.filename, self.console = filename, console
         self._metric: RetrievalMetric | None = None
+        self._origin = Origin()
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Remember what the file says of the checkpoint."""
+        self._origin.remember(trainer, checkpoint)
 
     def on_predict_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Prepare to collect."""
+        if (weights := self._origin.unseen(trainer)) is not None:
+            self._origin.remember(trainer, weights)
         samples = trainer.datamodule.eval_samples("test")
         self._metric = RetrievalMetric(samples, []).to(pl_module.device)
 
@@ -49,6 +57,7 @@ class SaveEmbeddings(Callback):
         self._metric.sync()
         embeddings: Embeddings = self._metric.gathered()
         self._metric = None
+        embeddings.about = self._origin.about(trainer, pl_module, "predict")
         if trainer.is_global_zero:
             path = log_folder(trainer) / self.filename
             keep_earlier(path)

@@ -128,7 +128,9 @@ class Manifest(ReIDDataset):
             shared = np.intersect1d(*(columns.identity[part] for part in pair))
             if name == self.default_protocol or len(shared):
                 protocols.append(
-                    direction_protocol(self.name, columns, query, [pair], removal="same-camera", cmc="image")
+                    direction_protocol(
+                        self.name, columns, query, [pair], removal="same-camera", cmc="image", sampling="as listed"
+                    )
                 )
         return protocols
 

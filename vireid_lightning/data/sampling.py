@@ -54,6 +54,16 @@ def require_samples(dataset: str, missing: Sequence[str], needed: int) -> None:
         )
 
 
+def refuse_surplus(dataset: str, surplus: Sequence[str], needed: int) -> None:
+    """Raise a :class:`VIReIDError` if there are ``surplus`` images beside the ``needed`` ones of a split."""
+    if surplus:
+        raise VIReIDError(
+            f"{dataset}: {len(surplus)} images are none of the {needed} that the split lists, the first is "
+            f"{surplus[0]}. Embed the images of the split alone, or remove files that are not of the dataset from its "
+            "folder."
+        )
+
+
 def draw_one_per_folder(
     samples: Sequence[Sample], positions: Iterable[int], cameras: Sequence[int], trial: int
 ) -> NDArray[np.int64]:
@@ -124,10 +134,13 @@ def expected_positions(
     """Return where each expected image stands in ``samples``.
 
     Raises:
-        VIReIDError: Some are not there, or come with another identity, camera or modality.
+        VIReIDError: Some are not there, come with another identity, camera or modality, or are not expected.
     """
     missing = [sample.path for sample in expected if sample.path not in positions]
     require_samples(dataset, missing, len(expected))
+    if len(samples) > len(expected):
+        known = {sample.path for sample in expected}
+        refuse_surplus(dataset, [sample.path for sample in samples if sample.path not in known], len(expected))
     for sample in expected:
         given = samples[positions[sample.path]]
         if given != sample:
@@ -196,6 +209,7 @@ def all_against_all(
             [(positions[modality == query], positions[modality == 1 - query])],
             removal="none",
             cmc=cmc,
+            sampling="all",
             **labels,
         )
         for query in DIRECTIONS

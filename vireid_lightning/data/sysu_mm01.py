@@ -130,17 +130,17 @@ class SYSUMM01(ReIDDataset):
             split: Whose identities are searched.
 
         Raises:
-            VIReIDError: Images that ``rand_perm_cam.mat`` lists are not among the samples, or no query has a right
+            VIReIDError: The samples are not the images that ``rand_perm_cam.mat`` lists, or no query has a right
                 gallery image.
         """
         columns = SampleColumns.of(samples)
         positions = positions_by_path(self.name, samples)
         orders = self._read_orders(split)
-        # A seeded draw depends on every visible image, and each infrared image is a query: all of them are needed.
+        # A seeded draw depends on every visible image, and each infrared image is a query: all of them are needed, and
+        # no other.
         expected_positions(self.name, samples, positions, _listed(orders))
-        selected = np.isin(columns.identity, self._identities[split])
-        query = np.flatnonzero(selected & (columns.modality == INFRARED))
-        visible = np.flatnonzero(selected & (columns.modality == VISIBLE)).tolist()
+        query = np.flatnonzero(columns.modality == INFRARED)
+        visible = np.flatnonzero(columns.modality == VISIBLE).tolist()
 
         def protocol(mode: str, shot: str, sampling: str) -> Protocol:
             if sampling == "official":

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
-import zipfile
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from torch.nn import functional
 
 from vireid_lightning.data.batch import UNKNOWN, Sample
 from vireid_lightning.errors import VIReIDError
+from vireid_lightning.metrics.files import read_arrays, write_arrays
 
 _CHECKED_AT_ONCE = 2**24  # values looked at per step when looking for NaN, so that a memory-mapped file stays on disk
 
@@ -29,6 +28,7 @@ class Embeddings:
         camera: (N,) camera numbers, -1 unknown; None: all unknown.
         modality: (N,) 0 visible, 1 infrared; None where it does not matter.
         path: N paths relative to the dataset's root, or None.
+        about: What is known of where they come from: dataset, trial, method, checkpoint and the like.
         source: What error messages call it.
 
     Raises:
@@ -48,11 +48,12 @@ class Embeddings:
         modality: Tensor | np.ndarray | Sequence[int] | None = None,
         path: Sequence[str] | None = None,
         *,
+        about: Mapping[str, Any] | None = None,
         source: str = "the embeddings",
     ) -> None:
         if not isinstance(embedding, Tensor):
             embedding = np.asanyarray(embedding)
-        self.embedding, self.source = embedding, source
+        self.embedding, self.source, self.about = embedding, source, dict(about or {})
         if embedding.ndim != 2 or 0 in embedding.shape:
             raise VIReIDError(
                 f"{source}: the array 'embedding' has shape {tuple(embedding.shape)}; give (images, values), one "
@@ -104,51 +105,42 @@ class Embeddings:
         return [Sample(*label) for label in labels]
 
     def save(self, path: str | Path) -> None:
-        """Write an .npz file with the arrays embedding, identity, camera, modality and path, whole or not at all."""
+        """Write an .npz file with the arrays embedding, identity, camera, modality, path and about (a JSON text)."""
+        rows = self.embedding.float().cpu().numpy() if isinstance(self.embedding, Tensor) else self.embedding
+        names = self.path if self.path is not None else [""] * len(self)
         arrays = {
-            "embedding": self.embedding.float().cpu().numpy() if isinstance(self.embedding, Tensor) else self.embedding,
+            "embedding": rows,
             "identity": self.identity.numpy(),
             "camera": self.camera.numpy(),
             "modality": self.modality.numpy(),
-            "path": np.array(self.path if self.path is not None else [""] * len(self), dtype=np.str_),
+            "path": np.array(names, dtype=np.str_),
+            "about": np.array(json.dumps(self.about)),
         }
-        with atomic_write(path) as file:
-            np.savez(file, **arrays)
+        write_arrays(path, arrays)
 
     @classmethod
     def load(cls, path: str | Path) -> Embeddings:
         """Read what :meth:`save`, ``lightning predict`` or another program wrote.
 
+        The embeddings stay in the file, memory-mapped, unless it is compressed.
+
         Raises:
-            VIReIDError: Where the file is missing or no .npz, lacks an array, or holds values that cannot be scored.
+            VIReIDError: Where the file is missing or no .npz, lacks an array (only ``about`` may be missing), or holds
+                values that cannot be scored.
         """
-        names = ("embedding", "identity", "camera", "modality", "path")
+        arrays = read_arrays(
+            path, ("embedding", "identity", "camera", "modality", "path"), ("about",), mapped="embedding"
+        )
         try:
-            with np.load(path, allow_pickle=False) as file:
-                if not isinstance(file, np.lib.npyio.NpzFile):
-                    raise VIReIDError(
-                        f"{path} is a single array; give an .npz file with the arrays {', '.join(names)}."
-                    )
-                missing = [name for name in names if name not in file.files]
-                if missing:
-                    found = ", ".join(file.files) or "none"
-                    raise VIReIDError(
-                        f"{path} lacks the array '{missing[0]}' (found: {found}); `lightning predict` writes all of "
-                        f"{', '.join(names)}."
-                    )
-                arrays: dict[str, Any] = {name: file[name] for name in names}
-        except FileNotFoundError:
-            raise VIReIDError(f"{path} does not exist; `lightning predict` writes embeddings.npz.") from None
-        except (OSError, EOFError, zipfile.BadZipFile, ValueError) as error:
-            if isinstance(error, VIReIDError):
-                raise
-            raise VIReIDError(f"{path} cannot be read as an .npz file of plain arrays: {error}.") from error
+            about = json.loads(str(arrays.pop("about", "{}")))
+        except ValueError as error:
+            raise VIReIDError(f"{path}: the array 'about' is no JSON text: {error}; leave it out.") from error
         if arrays["path"].dtype.kind not in "US":
             raise VIReIDError(f"{path}: the array 'path' holds {arrays['path'].dtype}; give strings.")
         if arrays["path"].dtype.kind == "S":
             arrays["path"] = np.char.decode(arrays["path"], "utf-8")
-        arrays["path"] = arrays["path"].reshape(-1).tolist()
-        embeddings = cls(**arrays, source=str(path))
+        names = arrays.pop("path").reshape(-1).tolist()
+        embeddings = cls(**arrays, path=names, about=about, source=str(path))
         strange = [value for value in embeddings.modality.unique().tolist() if value not in (0, 1)]
         if strange:
             raise VIReIDError(f"{path}: the array 'modality' holds {strange[0]}; give 0 for visible, 1 for infrared.")
@@ -180,27 +172,3 @@ class Embeddings:
                 f"{self.source}: {len(bad)} of {len(self)} embeddings hold NaN or infinity, the first of them "
                 f"{', '.join(names)}; look at the model's outputs (or its precision) for these images."
             )
-
-
-class atomic_write:
-    """Open a file beside ``path`` for writing bytes, and move it into place when all went well.
-
-    Example:
-        >>> with atomic_write("results.json") as file:  # doctest: +SKIP
-        ...     file.write(b"{}")
-    """
-
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-
-    def __enter__(self) -> Any:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.file = tempfile.NamedTemporaryFile(dir=self.path.parent, prefix=self.path.name, delete=False)
-        return self.file
-
-    def __exit__(self, kind: Any, *_: object) -> None:
-        self.file.close()
-        if kind is not None:
-            os.unlink(self.file.name)  # noqa: PTH108
-            return
-        Path(self.file.name).replace(self.path)

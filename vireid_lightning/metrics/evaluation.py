@@ -77,6 +77,8 @@ def evaluate_file(
     distance: str | None = None,
     block_mb: int = 256,
     rerank: bool | ReRanking = False,
+    allow_trial_mismatch: bool = False,
+    progress: bool = False,
 ) -> ScoreTable:
     """Score saved embeddings under all protocols of a dataset.
 
@@ -86,16 +88,52 @@ def evaluate_file(
         distance: ``cosine`` or ``euclidean``; None: the dataset's.
         block_mb: MiB that a block of distances may take.
         rerank: Whether, or with which settings, to add rows with k-reciprocal re-ranking.
+        allow_trial_mismatch: Score embeddings of weights that were trained on another trial of the dataset; the table
+            says so.
+        progress: Whether to show a progress bar for a gallery of more than 32,767 images, which is streamed.
 
     Raises:
-        VIReIDError: For a file that cannot be scored, or one that lacks images that a protocol needs.
+        VIReIDError: For a file that cannot be scored, one whose images are not those of the test split, or one of
+            weights that were trained on another trial.
     """
     embeddings = Embeddings.load(path)
-    protocols = dataset.protocols(embeddings.samples(), "test")
-    distance = distance or dataset.distance
-    return ScoreTable(
-        score_protocols(embeddings, embeddings, protocols, distance=distance, block_mb=block_mb, rerank=rerank)
+    about = _about(embeddings, dataset)
+    if about["trial_mismatch"] and not allow_trial_mismatch:
+        raise VIReIDError(
+            f"{path} holds embeddings of weights that were trained on trial {about['trained_on_trial']} of "
+            f"{dataset.name}, but the data is trial {dataset.trial}, with identities that they were trained on; embed "
+            "with weights of that trial, or give --allow-trial-mismatch to score them all the same, marked as such."
+        )
+    rows = score_protocols(
+        embeddings,
+        embeddings,
+        dataset.protocols(embeddings.samples(), "test"),
+        distance=distance or dataset.distance,
+        block_mb=block_mb,
+        rerank=rerank,
+        progress=progress,
     )
+    return ScoreTable(rows, about)
+
+
+def _about(embeddings: Embeddings, dataset: ReIDDataset) -> dict[str, Any]:
+    """Return what results say of saved embeddings: the dataset as it is here, the weights as the file says."""
+    said = embeddings.about if embeddings.about.get("dataset") == dataset.name else {}
+    try:
+        fingerprint = dataset.fingerprint()
+    except VIReIDError:  # the images are not here, and scoring does not need them
+        fingerprint = said.get("fingerprint")
+    trained = said.get("trained_on_trial")
+    return {
+        "stage": "evaluate",
+        "dataset": dataset.name,
+        "fingerprint": fingerprint,
+        "dataset_trial": dataset.trial,
+        **{key: said.get(key) for key in ("method", "checkpoint", "checkpoint_kind", "epoch")},
+        "trained_on_trial": trained,
+        "trial_mismatch": trained is not None and trained != dataset.trial,
+        "embeddings": str(Path(embeddings.source).resolve()),
+    }
 
 
 def _as_embeddings(value: Embeddings | Sequence[Any], source: str) -> Embeddings:

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from vireid_lightning import __version__
 from vireid_lightning.errors import VIReIDError, did_you_mean
-from vireid_lightning.metrics.embeddings import atomic_write
+from vireid_lightning.metrics.files import atomic_write
 from vireid_lightning.metrics.scores import RANKS, SCORES, ProtocolScores
 
 #: Number of the layout of ``results.json``.
@@ -25,6 +25,7 @@ class ScoreTable:
 
     Args:
         rows: One for each protocol.
+        about: What was scored: dataset, trial, method, checkpoint and the like.
 
     Example:
         >>> table = evaluate_file("embeddings.npz", SYSUMM01("/data/SYSU-MM01"))  # doctest: +SKIP
@@ -32,8 +33,9 @@ class ScoreTable:
         68.24
     """
 
-    def __init__(self, rows: Sequence[ProtocolScores]) -> None:
+    def __init__(self, rows: Sequence[ProtocolScores], about: Mapping[str, Any] | None = None) -> None:
         self.rows = tuple(rows)
+        self.about = dict(about or {})
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -49,16 +51,31 @@ class ScoreTable:
             raise VIReIDError(f"There is no protocol '{key}', only {', '.join(by_name)}.{did_you_mean(key, by_name)}")
         return by_name[key]
 
-    def to_dict(self, about: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Return what ``results.json`` holds; ``about`` says what was scored (dataset, checkpoint and the like)."""
+    def to_dict(self) -> dict[str, Any]:
+        """Return what ``results.json`` holds."""
         return {
             "format": FORMAT,
             "vireid_lightning": __version__,
-            **(about or {}),
+            **self.about,
             "unit": "percent",
             "deviation_is": "sample standard deviation (n - 1) over trials",
             "results": [row.to_dict() for row in self.rows],
         }
+
+    @property
+    def title(self) -> str:
+        """What was scored, in a line: dataset, trial, method, epoch and kind of checkpoint, where they are known."""
+        about = self.about
+        words = str(about.get("dataset", ""))
+        if about.get("dataset_trial") is not None:
+            words += f", trial {about['dataset_trial']}"
+        if about.get("trial_mismatch"):
+            words += f" BUT TRAINED ON TRIAL {about['trained_on_trial']}"
+        if about.get("method") is not None:
+            words += f": {about['method']}, epoch {about['epoch']}"
+        if about.get("checkpoint_kind") is not None:
+            words += f" ({about['checkpoint_kind']} checkpoint)"
+        return words
 
     def render(self, title: str = "") -> Table:
         """Return a table for the terminal: per cent with two decimals, deviations over trials below."""

@@ -11,11 +11,10 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from vireid_lightning.errors import VIReIDError, did_you_mean
+from vireid_lightning.tools.datasets import open_dataset
 
 if TYPE_CHECKING:
     from vireid_lightning.data.checks import DatasetReport
-    from vireid_lightning.data.dataset import ReIDDataset
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,39 +33,15 @@ def run(arguments: argparse.Namespace) -> None:
     """Check the dataset, print the report, and exit with 1 where something is wrong."""
     from vireid_lightning.data.checks import check_dataset
 
-    report = check_dataset(_open(arguments.dataset, arguments.root, arguments.trial), deep=arguments.deep)
+    parts = {"train": "train", "validation": "val"} if arguments.dataset == "SYSUMM01" else {}  # its three parts apart
+    dataset = open_dataset(arguments.dataset, arguments.root, trial=arguments.trial, **parts)
+    report = check_dataset(dataset, deep=arguments.deep)
     if arguments.json:
         print(json.dumps(asdict(report), indent=2))
     else:
         _show(report)
     if report.faults:
         sys.exit(1)
-
-
-def _open(name: str, root: str, trial: int | None) -> ReIDDataset:
-    """Open a dataset by the name of its class."""
-    from vireid_lightning import data
-
-    classes = {
-        "SYSUMM01": data.SYSUMM01,
-        "RegDB": data.RegDB,
-        "LLCM": data.LLCM,
-        "SYSUMM02": data.SYSUMM02,
-        "Market1501": data.Market1501,
-        "MSMT17": data.MSMT17,
-        "Manifest": data.Manifest,
-    }
-    if name not in classes:
-        raise VIReIDError(
-            f"There is no dataset {name!r}; the datasets are {', '.join(classes)}.{did_you_mean(name, classes)}"
-        )
-    if trial is not None and name != "RegDB":
-        raise VIReIDError(f"{name} has one split, so --trial means nothing to it; leave it out.")
-    if name == "SYSUMM01":  # its three parts apart
-        return data.SYSUMM01(root, train="train", validation="val")
-    if trial is not None:
-        return data.RegDB(root, trial=trial)
-    return classes[name](root)
 
 
 def _show(report: DatasetReport) -> None:

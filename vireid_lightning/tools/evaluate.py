@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import argparse
-import inspect
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from vireid_lightning.errors import VIReIDError, did_you_mean
-
-if TYPE_CHECKING:
-    from vireid_lightning.data.dataset import ReIDDataset
+from vireid_lightning.errors import VIReIDError
+from vireid_lightning.tools.datasets import open_dataset
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("embeddings", help="the .npz file that `lightning predict` wrote")
     parser.add_argument("--dataset", required=True, help="class of the dataset, such as SYSUMM01")
-    parser.add_argument("--root", required=True, help="the dataset's folder; only its index files are read")
+    parser.add_argument(
+        "--root",
+        required=True,
+        help="the dataset's folder, of which the index files are read; of a Manifest, the CSV file",
+    )
     parser.add_argument("--trial", type=int, help="the split's number, for a dataset that has several (RegDB)")
+    parser.add_argument("--direction", help="the direction that a Manifest must allow, such as visible-to-infrared")
+    parser.add_argument(
+        "--allow-trial-mismatch",
+        action="store_true",
+        help="score embeddings of weights that were trained on another trial, and mark the result",
+    )
     parser.add_argument("--output", help="also write the results to this .json file")
     parser.add_argument("--overwrite", action="store_true", help="replace the output file if it exists")
     parser.add_argument("--metric", help="cosine or euclidean; by default the dataset's distance")
@@ -47,10 +53,9 @@ def run(arguments: argparse.Namespace) -> None:
     from vireid_lightning.metrics.results import write_results
 
     settings = ReRanking(arguments.k1, arguments.k2, arguments.lambda_value)
-
     if arguments.metric is not None:
         check_distance(arguments.metric)
-    dataset = _dataset(arguments.dataset, arguments.root, arguments.trial)
+    dataset = open_dataset(arguments.dataset, arguments.root, trial=arguments.trial, direction=arguments.direction)
     start = time.perf_counter()
     table = evaluate_file(
         arguments.embeddings,
@@ -58,49 +63,12 @@ def run(arguments: argparse.Namespace) -> None:
         distance=arguments.metric,
         block_mb=arguments.block_mb,
         rerank=settings if arguments.rerank else False,
+        allow_trial_mismatch=arguments.allow_trial_mismatch,
+        progress=True,
     )
     seconds = time.perf_counter() - start
-    table.print(f"{dataset.name}: {arguments.embeddings}")
+    table.print(f"{table.title}: {arguments.embeddings}")
     print(f"Read and scored in {seconds:.1f} s")
     if output is not None:
-        about = {
-            "stage": "evaluate",
-            "dataset": dataset.name,
-            "fingerprint": _fingerprint(dataset),
-            "dataset_trial": dataset.trial,
-            "embeddings": str(Path(arguments.embeddings).resolve()),
-        }
-        write_results(output, table.to_dict(about))
+        write_results(output, table.to_dict())
         print(f"Results: {output}")
-
-
-def _fingerprint(dataset: ReIDDataset) -> str | None:
-    """Return the fingerprint, or None where the images are not there: scoring does not need them."""
-    try:
-        return dataset.fingerprint()
-    except VIReIDError:
-        return None
-
-
-def _dataset(name: str, root: str, trial: int | None) -> ReIDDataset:
-    from vireid_lightning import data
-    from vireid_lightning.data.dataset import ReIDDataset
-
-    classes = {
-        public: value
-        for public, value in ((public, getattr(data, public)) for public in data.__all__)
-        if inspect.isclass(value) and issubclass(value, ReIDDataset) and value is not ReIDDataset
-    }
-    if name not in classes:
-        raise VIReIDError(
-            f"There is no dataset '{name}'; the datasets are {', '.join(classes)}.{did_you_mean(name, classes)}"
-        )
-    if name == "Synthetic":
-        raise VIReIDError(
-            "Synthetic draws the images that its folder lacks; score embeddings of its images as the dataset whose "
-            "layout they have, SYSUMM01, with that folder as the root."
-        )
-    takes_trial = "trial" in inspect.signature(classes[name]).parameters
-    if trial is not None and not takes_trial:
-        raise VIReIDError(f"{name} has one split only; leave out --trial.")
-    return classes[name](root, **({} if trial is None else {"trial": trial}))

@@ -34,18 +34,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar=("HEIGHT", "WIDTH"),
         help="what the weights were trained on (default: the authors' size for SYSU-MM01)",
     )
+    parser.add_argument(
+        "--trial",
+        type=int,
+        help="the trial of RegDB, from 1 to 10, that the weights were trained on; then refused on others",
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Convert one file."""
+    from vireid_lightning.data.regdb import TRIALS
     from vireid_lightning.tools.released import release_of
 
     output = Path(arguments.output).expanduser()
     if output.exists():
         raise VIReIDError(f"{output} exists and is never overwritten; remove it or give another name.")
     release = release_of(arguments.method)
+    if arguments.trial is not None and not 1 <= arguments.trial <= TRIALS:
+        raise VIReIDError(f"--trial is {arguments.trial}; RegDB has the trials 1 to {TRIALS}.")
     module = import_checkpoint(arguments.file, arguments.method)
-    _write(module, output, arguments.image_size or release.image_size)
+    _write(module, output, arguments.image_size or release.image_size, arguments.trial)
     print(f"Written to {output}.")
 
 
@@ -179,12 +187,13 @@ def _listed(names: list[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def _write(module: ReIDModule, output: Path, image_size: Iterable[int]) -> None:
+def _write(module: ReIDModule, output: Path, image_size: Iterable[int], trial: int | None) -> None:
     """Write what Lightning and this package read from a checkpoint."""
     import lightning
     import torch
 
     from vireid_lightning.data.datamodule import IMAGENET_MEAN, IMAGENET_STD
+    from vireid_lightning.data.regdb import RegDB
     from vireid_lightning.methods.checkpoint import BLOCK
 
     checkpoint: dict[str, Any] = {
@@ -200,6 +209,8 @@ def _write(module: ReIDModule, output: Path, image_size: Iterable[int]) -> None:
         "std": list(IMAGENET_STD),
         "interpolation": "bilinear",
     }
+    if trial is not None:
+        checkpoint[BLOCK]["dataset"] = {"name": RegDB.name, "trial": trial, "fingerprint": None}
     output.parent.mkdir(parents=True, exist_ok=True)
     unfinished = output.with_name(f"{output.name}.{os.getpid()}.part")
     try:

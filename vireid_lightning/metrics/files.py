@@ -1,0 +1,109 @@
+"""Files of arrays: written whole or not at all, and read without loading what can stay on disk."""
+
+from __future__ import annotations
+
+import os
+import struct
+import tempfile
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vireid_lightning.errors import VIReIDError
+
+# A member of a zip file begins with a header of 30 bytes, the last four of which tell the lengths of two more fields.
+_LOCAL_HEADER = 30
+
+
+class atomic_write:
+    """Open a file beside ``path`` for writing bytes, and move it into place when all went well.
+
+    Example:
+        >>> with atomic_write("results.json") as file:  # doctest: +SKIP
+        ...     file.write(b"{}")
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    def __enter__(self) -> Any:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.file = tempfile.NamedTemporaryFile(dir=self.path.parent, prefix=self.path.name, delete=False)
+        return self.file
+
+    def __exit__(self, kind: Any, *_: object) -> None:
+        self.file.close()
+        if kind is not None:
+            os.unlink(self.file.name)  # noqa: PTH108
+            return
+        Path(self.file.name).replace(self.path)
+
+
+def write_arrays(path: str | Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write an .npz file, not compressed, whole or not at all."""
+    with atomic_write(path) as file:
+        np.savez(file, **arrays)
+
+
+def read_arrays(
+    path: str | Path, names: Sequence[str], optional: Sequence[str] = (), *, mapped: str
+) -> dict[str, NDArray[Any]]:
+    """Read some arrays of an .npz file.
+
+    Args:
+        path: The file.
+        names: Arrays that it must have.
+        optional: Arrays that it may have.
+        mapped: The one that stays in the file, read-only and memory-mapped, where the file is not compressed.
+
+    Raises:
+        VIReIDError: If the file is missing, no .npz file, or lacks an array.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise VIReIDError(f"{path} is a single array; give an .npz file with the arrays {', '.join(names)}.")
+            missing = [name for name in names if name not in file.files]
+            if missing:
+                found = ", ".join(file.files) or "none"
+                raise VIReIDError(
+                    f"{path} lacks the array '{missing[0]}' (found: {found}); `lightning predict` writes all of "
+                    f"{', '.join(names)}."
+                )
+            arrays = {name: file[name] for name in (*names, *optional) if name in file.files and name != mapped}
+            in_file = _map_member(path, mapped)
+            arrays[mapped] = file[mapped] if in_file is None else in_file
+            # PyTorch takes this machine's order of bytes alone.
+            return {
+                name: values if values.dtype.isnative else values.astype(values.dtype.newbyteorder("="))
+                for name, values in arrays.items()
+            }
+    except FileNotFoundError:
+        raise VIReIDError(f"{path} does not exist; `lightning predict` writes embeddings.npz.") from None
+    except (OSError, EOFError, zipfile.BadZipFile, ValueError) as error:
+        if isinstance(error, VIReIDError):
+            raise
+        raise VIReIDError(f"{path} cannot be read as an .npz file of plain arrays: {error}.") from error
+
+
+def _map_member(path: str | Path, name: str) -> NDArray[Any] | None:
+    """Return an array of an .npz file where it lies, or None where its bytes do not lie there as they are."""
+    with zipfile.ZipFile(path) as archive, Path(path).open("rb") as file:
+        member = archive.getinfo(f"{name}.npy")
+        if member.compress_type != zipfile.ZIP_STORED:
+            return None
+        file.seek(member.header_offset)
+        lengths = struct.unpack("<2H", file.read(_LOCAL_HEADER)[-4:])
+        file.seek(member.header_offset + _LOCAL_HEADER + sum(lengths))
+        read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        version = np.lib.format.read_magic(file)
+        if version not in read_header:
+            return None
+        shape, by_column, dtype = read_header[version](file)
+        if by_column or dtype.hasobject or not dtype.isnative or 0 in shape:
+            return None
+        return np.memmap(path, dtype, "r", file.tell(), shape)
