@@ -4,6 +4,7 @@
 
 Embeddings are made once, as .npy files, and memory-mapped. Every gallery size is scored in a process of its own, whose
 peak memory is printed: all of it, and without the pages of the memory-mapped file, which the system may drop.
+With --command-line the same is scored by `vireid evaluate`, from an .npz file under a Manifest of all images.
 """
 
 from __future__ import annotations
@@ -30,10 +31,11 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--images", type=int, default=50, help="gallery images of an identity")
     parser.add_argument("--cmc", choices=("image", "identity"), default="image")
     parser.add_argument("--block-mb", type=int, default=256)
+    parser.add_argument("--command-line", action="store_true", help="score with `vireid evaluate`")
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args(words)
     if arguments.folder is not None:
-        score(arguments)
+        (score_by_command if arguments.command_line else score)(arguments)
         return
     print(f"{arguments.queries:,} queries, {arguments.values} values, {torch.get_num_threads()} threads")
     with tempfile.TemporaryDirectory() as folder:
@@ -48,6 +50,7 @@ def main(words: list[str] | None = None) -> None:
                 "--block-mb",
                 str(arguments.block_mb),
             ]
+            options += ["--command-line"] * arguments.command_line
             subprocess.run([sys.executable, __file__, *options], check=True)
 
 
@@ -86,6 +89,41 @@ def score(arguments: argparse.Namespace) -> None:
         f"Rank-1 {scores.rank1:.2f} mAP {scores.mAP:.2f}",
         flush=True,
     )
+
+
+def score_by_command(arguments: argparse.Namespace) -> None:
+    from vireid_lightning.tools.main import main as vireid
+
+    folder, size = arguments.folder, arguments.gallery[0]
+    write_manifest(folder, size, arguments.images)
+    words = ["evaluate", str(folder / "all.npz"), "--dataset", "Manifest", "--root", str(folder / "manifest.csv")]
+    with PeakMemory() as peak:
+        start = time.perf_counter()
+        vireid([*words, "--block-mb", str(arguments.block_mb)])
+        seconds = time.perf_counter() - start
+    print(
+        f"{size:>10,} gallery images {seconds:8.1f} s {1e6 * seconds / size:8.1f} us an image   peak "
+        f"{peak.all / 2**20:.2f} GiB, {peak.own / 2**20:.2f} GiB of it not the file",
+        flush=True,
+    )
+
+
+def write_manifest(folder: Path, size: int, images: int) -> None:
+    """Write what ``lightning predict`` would write for infrared queries and a visible gallery, and their manifest."""
+    with np.load(folder / "query.npz") as file:
+        query, people = file["embedding"], file["identity"]
+    gallery = np.load(folder / "gallery.npy", mmap_mode="r")[:size]
+    rows = np.lib.format.open_memmap(folder / "all.npy", "w+", np.float32, (len(query) + size, query.shape[1]))
+    rows[: len(query)], rows[len(query) :] = query, gallery
+    identity = np.concatenate([people, np.arange(size) // images])
+    modality = np.arange(len(rows)) < len(query)
+    paths = [f"{number:07d}.jpg" for number in range(len(rows))]
+    with (folder / "manifest.csv").open("w") as file:
+        file.write("path,identity,modality,camera,split\n")
+        for path, who, infrared in zip(paths, identity.tolist(), modality.tolist()):
+            file.write(f"{path},{who},{'infrared,,query' if infrared else 'visible,,gallery'}\n")
+    labels = {"identity": identity, "camera": np.full(len(rows), -1), "modality": modality.astype(np.int64)}
+    np.savez(folder / "all.npz", embedding=rows, path=np.array(paths), **labels)
 
 
 class PeakMemory(threading.Thread):

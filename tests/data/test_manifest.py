@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 
 import pytest
 from layout_files import write
@@ -34,6 +35,23 @@ def make(tmp_path):
         return write(tmp_path / "manifest.csv", "\n".join([header, *rows]) + "\n")
 
     return write_manifest
+
+
+def test_the_example_to_copy(tmp_path):
+    example = Path(__file__).resolve().parents[2] / "experiments" / "manifest_example" / "manifest.csv"
+    content = example.read_text(encoding="utf-8")
+    path = write(tmp_path / "manifest.csv", content)
+    for line in content.splitlines()[1:]:
+        write(tmp_path / line.split(",")[0], b"an image")
+    dataset = Manifest(path)
+    assert (dataset.identities("train"), dataset.identities("test")) == ([1, 2], [3, 4])
+    assert {sample.modality for sample in dataset.samples("train")} == {0, 1}
+    (protocol,) = dataset.protocols(dataset.samples("test"))
+    assert (protocol.name, len(protocol.trials[0].query), len(protocol.trials[0].gallery)) == (
+        "infrared-to-visible",
+        2,
+        2,
+    )
 
 
 def test_one_direction_where_only_that_is_possible(make):

@@ -148,7 +148,20 @@ def test_a_trial_stopped_between_training_and_its_test_is_scored(done, tiny, tmp
     for path in folder.glob("results*.json"):
         path.unlink()
     (folder / "results.json").write_text(json.dumps({"stage": "test", "checkpoint_kind": "best", "dataset_trial": 1}))
-    tools.main(["trials", "--config", str(CONFIG), "--trials", "1", "--output", str(output), "--", *tiny])
+    tools.main(
+        [
+            "trials",
+            "--config",
+            str(CONFIG),
+            "--trials",
+            "1",
+            "--output",
+            str(output),
+            "--",
+            *tiny,
+            "--test_after_fit=false",
+        ]
+    )
     path = finished(output / "trial_1", 1)
     first = finished(done / "trial_1", 1)
     assert path.is_relative_to(output)

@@ -215,7 +215,7 @@ def _check_listed(dataset: ReIDDataset, split: Split, samples: list[Sample], rep
         report.faults.append(
             Fault(
                 f"Unknown {split} images that exp/rand_perm_cam.mat does not list, {len(unlisted)}: {shown(unlisted)}.",
-                "Remove them: they would be queries, and would change the seeded galleries.",
+                "Remove them; with images that are not of the benchmark, its protocols are refused.",
             )
         )
 

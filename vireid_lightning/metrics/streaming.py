@@ -58,7 +58,7 @@ class StreamingScorer:
         trial: What is scored.
         distance: ``cosine`` or ``euclidean``.
         block_bytes: Memory to stay within.
-        progress: Whether to show a progress bar.
+        progress: Whether to show a progress bar, in a terminal.
     """
 
     def __init__(
@@ -102,7 +102,9 @@ class StreamingScorer:
         # Queries that skip the same cameras stand together, and among them those of one identity.
         order = torch.from_numpy(np.lexsort((identity.numpy(), skips.numpy())))
         blocks = [rows for skip in (False, True) for rows in order[skips[order] == skip].split(height) if len(rows)]
-        with tqdm(total=len(self.asked) * len(self.listed), disable=not self.progress, unit_scale=True) as bar:
+        with tqdm(
+            total=len(self.asked) * len(self.listed), disable=None if self.progress else True, unit_scale=True
+        ) as bar:
             for rows in blocks:
                 scores.put(rows, slice(None), self._score_block(rows, bool(skips[rows[0]]), width, bar))
         return scores

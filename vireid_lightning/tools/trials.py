@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> None:
             )
         if finished(folder, trial) is None:
             raise VIReIDError(
-                f"Trial {trial} was trained, but its last weights were not scored; leave test_after_fit at true."
+                f"Trial {trial} ended before its last weights were scored; leave out what ends it early (fast_dev_run)."
             )
     results = [path for trial in trials if (path := finished(output / f"trial_{trial}", trial)) is not None]
     if len(results) > 1:
@@ -91,7 +91,7 @@ def finished(folder: Path, trial: int) -> Path | None:
 
 
 def fit_command(configs: list[str], trial: int, folder: Path, overrides: list[str]) -> list[str]:
-    """Return the command that trains one trial, going on from its newest last checkpoint where there is one."""
+    """Return the command that trains and tests one trial, going on from its newest last checkpoint if it has one."""
     logger = [{"class_path": "CSVLogger", "init_args": {"save_dir": str(folder.parent), "name": folder.name}}]
     command = [sys.executable, "-m", "vireid_lightning", "fit"]
     for config in configs:
@@ -100,4 +100,5 @@ def fit_command(configs: list[str], trial: int, folder: Path, overrides: list[st
     checkpoints = sorted(folder.glob("version_*/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime)
     if checkpoints:
         command += ["--ckpt_path", str(checkpoints[-1])]
-    return command + overrides
+    # Last, since a trial is finished only when its table is there, whatever the config says.
+    return [*command, *overrides, "--test_after_fit=true"]
