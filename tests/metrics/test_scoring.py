@@ -111,6 +111,32 @@ def test_cosine_equals_the_per_query_loop():
         assert_equal(row, reference(-(unit @ unit.T), identity, camera, protocol))
 
 
+@pytest.mark.parametrize("size", [3, 64, 512])
+@pytest.mark.parametrize("different", [1, 7, 150])
+@pytest.mark.parametrize("queries", [1, 3, 100])
+@pytest.mark.parametrize("streams", [False, True])
+def test_equal_embeddings_tie_whatever_a_product_makes_of_them(size, different, queries, streams, monkeypatch):
+    """A product may round the distances to equal images differently, by their place in it."""
+    identity, camera = labels()
+    query = np.arange(queries)
+    draw = np.random.default_rng(size)
+    rows = draw.standard_normal((different, size), dtype=np.float32)
+    which = draw.integers(0, different, IMAGES)
+    unit = rows.astype(np.float64) / np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
+    distance = -(unit @ unit.T)[which][:, which]
+    embeddings = Embeddings(rows[which], identity, camera)
+    if streams:
+        monkeypatch.setattr("vireid_lightning.metrics.scoring.LARGEST_GALLERY", 10)
+        monkeypatch.setattr("vireid_lightning.metrics.streaming._WIDEST_BLOCK", 128)
+    protocols = [
+        Protocol(f"{removal}/{cmc}", (Trial(query, draw.permutation(IMAGES)),), removal, cmc)
+        for removal in ("none", "sysu", "same-camera")
+        for cmc in ("image", "identity")
+    ]
+    for protocol, row in zip(protocols, score_protocols(embeddings, embeddings, protocols)):
+        assert_equal(row, reference(distance, identity, camera, protocol))
+
+
 def test_re_ranked_rows_stand_apart_and_equal_the_slow_definition():
     identity, camera = labels()
     embedding = np.random.default_rng(0).standard_normal((IMAGES, SIZE), dtype=np.float32)

@@ -30,7 +30,7 @@ def center_cluster_loss(embeddings: Tensor, identity: Tensor, margin: float = 0.
     _, member, counts = torch.unique(identity, return_inverse=True, return_counts=True)
     sums = embeddings.new_zeros(len(counts), embeddings.shape[1]).index_add(0, member, embeddings)
     centres = sums / counts[:, None]
-    to_centre = torch.linalg.vector_norm(embeddings - centres[member], dim=1).mean()
+    to_centre = torch.linalg.vector_norm(embeddings - centres.index_select(0, member), dim=1).mean()
     too_close = F.relu(margin - euclidean_distances(centres, centres))
     pairs = len(counts) * (len(counts) - 1)
     # The diagonal holds each centre's distance to itself, which is no pair.

@@ -11,6 +11,7 @@ import torch
 from vireid_lightning.errors import VIReIDError
 from vireid_lightning.metrics.distances import check_distance, distance_block, exact_float32
 from vireid_lightning.metrics.embeddings import Embeddings
+from vireid_lightning.metrics.equal_rows import first_equal_rows
 from vireid_lightning.metrics.parallel import block_threads
 from vireid_lightning.metrics.protocols import SYSU_QUERY_CAMERA, Protocol, Trial
 from vireid_lightning.metrics.ranking import LARGEST_GALLERY, BlockScorer, QueryScores
@@ -151,6 +152,7 @@ def _score_group(
     scorer = _scorer(gallery, union, tasks)
     columns = gallery.rows(torch.from_numpy(union), distance)
     square = columns.square().sum(dim=1)
+    equal = first_equal_rows(gallery, torch.from_numpy(union))
     where = np.empty(len(gallery), dtype=np.int64)
     where[union] = np.arange(len(union))
     disordered = [
@@ -161,10 +163,12 @@ def _score_group(
     asked = torch.from_numpy(tasks[0].trial.query)
     # Queries that skip the same cameras stand together, so that blocks need not be taken apart.
     together = (query.camera[asked] == SYSU_QUERY_CAMERA).long().argsort(stable=True)
-    step = max(1, block_bytes // (scorer.bytes_per_query + 4 * query.size))
+    step = max(1, block_bytes // (scorer.bytes_per_query + 4 * query.size + (0 if equal is None else 4 * len(union))))
     scores = QueryScores.empty(len(asked), len(tasks))
     for rows in together.split(step):
         block = distance_block(query.rows(asked[rows], distance).to(device), columns, distance, square)
+        if equal is not None:
+            block = block.index_select(1, equal.to(device))
         labels = [part[asked[rows]].to(device) for part in (query.identity, query.camera)]
         scores.put(rows, slice(None), scorer(block, *labels))
         tied = scores.tied[rows].nonzero().squeeze(1)

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from vireid_lightning.metrics.distances import distance_block
 from vireid_lightning.metrics.embeddings import Embeddings
+from vireid_lightning.metrics.equal_rows import first_equal_rows
 from vireid_lightning.metrics.k_reciprocal import row_blocks
 from vireid_lightning.metrics.parallel import map_parts
 from vireid_lightning.metrics.protocols import SYSU_GALLERY_CAMERA, SYSU_QUERY_CAMERA, Protocol, Trial
@@ -86,6 +87,10 @@ class StreamingScorer:
         self.wanted = torch.from_numpy(self.wanted)
         places = torch.isin(identity, self.wanted).nonzero().squeeze(1)
         images = columns_by_group(torch.searchsorted(self.wanted, identity[places]), len(self.wanted))
+        #: (G,) the first place with the very same embedding, or None where all differ.
+        self.first_equal = first_equal_rows(gallery, self.listed)
+        if self.first_equal is not None:
+            self.has_twins = torch.bincount(self.first_equal, minlength=len(identity))[self.first_equal] > 1
         #: (W, P) places of the images of each of them; filled up with the number of gallery images.
         self.images = torch.cat([places, torch.tensor([len(identity)])])[images]
 
@@ -145,10 +150,14 @@ class StreamingScorer:
         for wanted in row[known].unique():
             places = self.images[wanted]
             places = places[places < count]
-            mine = (known & (row == wanted)).nonzero().squeeze(1)
-            distance[mine.to(device)[:, None], torch.arange(len(places), device=device)] = distance_block(
-                embedding[mine.to(device)], self.gallery.rows(self.listed[places], self.distance), self.distance
+            mine = (known & (row == wanted)).nonzero().squeeze(1).to(device)
+            found = distance_block(
+                embedding[mine], self.gallery.rows(self.listed[places], self.distance), self.distance
             )
+            if self.first_equal is not None:
+                same = self.first_equal[places][:, None] == self.first_equal[places]
+                found = found[:, same.int().argmax(dim=1).to(device)]
+            distance[mine[:, None], torch.arange(len(places), device=device)] = found
         column = masked.clone()
         if visible is not None:
             column[~torch.cat([visible, torch.tensor([True])])[column]] = count
@@ -163,12 +172,32 @@ class StreamingScorer:
     def _distances(self, embedding: Tensor, places: Tensor, own: _Own, begin: int, visible: Tensor | None) -> Tensor:
         """Return (B, len(places)) distances; infinite to the own identity and to images that are skipped."""
         block = distance_block(embedding, self.gallery.rows(self.listed[places], self.distance), self.distance)
+        if self.first_equal is not None:
+            self._equalise(block, own, slice(begin, begin + len(places)))
         inside = (own.masked >= begin) & (own.masked < begin + len(places))
         row, slot = inside.nonzero(as_tuple=True)
         block[row, own.masked[row, slot] - begin] = torch.inf
         if visible is not None:
             block[:, ~visible[places].to(block.device)] = torch.inf
         return block
+
+    def _equalise(self, block: Tensor, own: _Own, part: slice) -> None:
+        """Give images with the embedding of an own image its very distance: another product may round otherwise."""
+        twins = self.has_twins[part].nonzero().squeeze(1)
+        if not len(twins):
+            return
+        groups, group = self.first_equal[part][twins].unique(return_inverse=True)
+        padded = torch.cat([self.first_equal, torch.tensor([-1])])
+        of_own = padded[own.column.cpu()]
+        place = torch.searchsorted(groups, of_own).clamp(max=len(groups) - 1)
+        row, slot = (groups[place] == of_own).nonzero(as_tuple=True)
+        known = torch.full((len(block), len(groups)), torch.nan, device=block.device)
+        known[row.to(block.device), place[row, slot].to(block.device)] = own.distance[
+            row.to(block.device), slot.to(block.device)
+        ]
+        twins, group = twins.to(block.device), group.to(block.device)
+        distance = known.index_select(1, group)
+        block[:, twins] = torch.where(distance.isnan(), block.index_select(1, twins), distance)
 
     @staticmethod
     def _count(block: Tensor, own: _Own, begin: int, end: int) -> Tensor:
