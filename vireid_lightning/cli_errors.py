@@ -62,7 +62,8 @@ def one_sentence(
             if not place and not owner and first not in sections:
                 hint = did_you_mean(first, sections)
             else:
-                hint = did_you_mean((rest or first).split(".")[-1], options)
+                asked = (rest or first).split(".")[-1]
+                hint = did_you_mean(asked, set(options) - {asked})  # a name that another class has is no hint
             return f"There is no setting '{name}'{owner}{place}.{hint or ' `--print_config` lists the settings.'}"
     if match := _REQUIRED.search(message):
         owner = f" of {found.group(1).split('.')[-1]}" if (found := _CLASS_PATH.search(message)) else ""

@@ -195,6 +195,14 @@ def test_predict_writes_embeddings_that_score_the_same(tmp_path):
 def test_plain_dataloaders_are_a_clear_error(tmp_path):
     with pytest.raises(VIReIDError, match="from the datamodule"):
         run(tmp_path, RetrievalMetrics(console=quiet())).test(Method(), Data().test_dataloader(), verbose=False)
+    trainer = run(tmp_path, max_epochs=1)
+    trainer.fit(Method(), Data())
+    trainer.save_checkpoint(tmp_path / "some.ckpt")
+    for path in (None, tmp_path / "some.ckpt"):
+        with pytest.raises(VIReIDError, match="from the datamodule"):
+            run(tmp_path, SaveEmbeddings(console=quiet())).predict(
+                Method(), Data().test_dataloader(), ckpt_path=path, return_predictions=False
+            )
 
 
 def test_last_is_the_last_epoch_and_best_survives_a_new_folder(tmp_path):

@@ -133,6 +133,7 @@ def test_an_identity_in_both_train_and_gallery_is_warned_of_by_name(make):
         ((*ROWS, "i.jpg,1,visible,1,test"), "unknown split 'test'; give one of train, val, query, gallery"),
         ((*ROWS, "a.jpg,1,visible,1,train"), r"line 10 of .* lists a\.jpg, which line 2 lists already"),
         ((*ROWS, "./a.jpg,1,visible,1,train"), r"line 10 of .* lists a\.jpg, which line 2 lists already"),
+        ((*ROWS, "b/../a.jpg,1,visible,1,train"), r"line 10 of .* lists a\.jpg, which line 2 lists already"),
         ((*ROWS, "i.jpg,x,visible,1,train"), r"line 10 of .* has 'x' where a whole number \(identity\)"),
         ((*ROWS, "i.jpg,-3,visible,1,train"), "has the identity -3"),
         ((*ROWS, "i.jpg,1,visible,one,train"), r"has 'one' where a whole number \(camera\)"),

@@ -125,6 +125,29 @@ def test_an_image_fewer_than_published_is_a_fault(tmp_path, report, monkeypatch)
     assert problems(found) == "The split test has 15 infrared images where 16 are expected."
 
 
+def test_a_lost_identity_is_a_fault_where_file_names_alone_tell_them(tmp_path, report, monkeypatch):
+    from vireid_lightning.data import published
+
+    root = write_plan(SMALL["Market1501"], tmp_path)
+    _, found = report("Market1501", root)
+    sizes = {
+        split: published.PublishedSplit(
+            next(row["found"] for row in found["counts"] if (row["split"], row["what"]) == (split, "identities")),
+            {(0, None): sum(r["found"] for r in found["counts"] if (r["split"], r["what"]) == (split, "visible"))},
+        )
+        for split in ("train", "test")
+    }
+    monkeypatch.setitem(published.PUBLISHED, "Market-1501", sizes)
+    assert report("Market1501", root)[0] == 0
+    lost = min(path.name[:4] for path in (root / "bounding_box_train").iterdir())
+    for path in (root / "bounding_box_train").glob(f"{lost}_*"):
+        path.unlink()
+    code, found = report("Market1501", root)
+    assert code == 1
+    before = sizes["train"].identities
+    assert f"The split train has {before - 1} identities where {before} are expected." in problems(found)
+
+
 def test_bad_files_are_found(tmp_path, report):
     root = write_plan(SMALL["SYSUMM01"], tmp_path)
     write(root / "cam1/0001/0001.jpg", b"")
@@ -156,6 +179,27 @@ def test_identities_of_one_modality(tmp_path, report):
     code, found = report("Manifest", root / "manifest.csv")
     assert code == 1
     assert problems(found) == "Identities of train with visible images only, 1: 2."
+
+
+def test_identities_trained_on_and_searched_for_are_a_fault(tmp_path, check, report):
+    root = write_plan(SMALL["Manifest"], tmp_path)
+    text = (root / "manifest.csv").read_text()
+    write(root / "manifest.csv", text.replace(",3,", ",2,"))
+    code, found = report("Manifest", root / "manifest.csv")
+    assert code == 1
+    assert problems(found) == "Identities both in train and in what is searched, 1: 2."
+    assert check("Manifest", root / "manifest.csv")[2] == ""
+
+
+def test_a_manifest_of_the_other_direction(tmp_path, check):
+    root = write_plan(SMALL["Manifest"], tmp_path)
+    lines = (root / "manifest.csv").read_text().splitlines()
+    kept = [line for line in lines if not line.endswith(("infrared,3,query", "infrared,4,query"))]
+    write(root / "manifest.csv", "\n".join(kept))
+    code, _, error = check("Manifest", root / "manifest.csv")
+    assert code == 2
+    assert "--direction visible-to-infrared" in error
+    assert check("Manifest", root / "manifest.csv", "--direction", "visible-to-infrared")[0] == 0
 
 
 def test_missing_files_and_broken_matrices_are_faults_of_the_dataset(tmp_path, report):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import zipfile
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from references.sysu_mm01 import random_embeddings
 from references.sysu_mm01 import test_images as list_test_images
 
 from vireid_lightning.data import SYSUMM01
-from vireid_lightning.metrics import Embeddings, evaluate_file
+from vireid_lightning.errors import VIReIDError
+from vireid_lightning.metrics import Embeddings, evaluate, evaluate_file
 from vireid_lightning.tools.main import main
 
 
@@ -116,6 +118,15 @@ def with_nan(embedding):
             "1 images are none of the 10578 that the split lists, the first is cam3/0006/9999.jpg",
         ),
         (lambda arrays: arrays | {"about": np.array("{")}, "the array 'about' is no JSON text"),
+        (lambda arrays: arrays | {"about": np.array("[1]")}, "the array 'about' is no JSON object"),
+        (
+            changed("embedding", lambda rows: rows.astype(np.longdouble)),
+            "give floating point values of 16, 32 or 64 bits",
+        ),
+        (
+            changed("embedding", lambda rows: rows.astype(np.float64) * 1e300),
+            "10578 of 10578 embeddings hold NaN or inf",
+        ),
     ],
 )
 def test_a_bad_file_is_one_sentence(arrays, root, tmp_path, capsys, change, message):
@@ -142,6 +153,30 @@ def test_a_file_that_is_no_npz(root, tmp_path, capsys, content, message):
     with pytest.raises(SystemExit, match="2"):
         call(tmp_path / "bad.npz", root)
     assert message in capsys.readouterr().err
+
+
+def test_files_are_for_whom_the_users_other_files_are(tmp_path):
+    (tmp_path / "other").write_text("")
+    Embeddings(torch.eye(2), [1, 2]).save(tmp_path / "e.npz")
+    assert (tmp_path / "e.npz").stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
+def test_arrays_without_a_suffix_are_read(tmp_path):
+    labels = {name: np.zeros(2, dtype=np.int64) for name in ("identity", "camera", "modality")}
+    arrays = {"embedding": np.eye(2), "path": np.array(["a", "b"]), **labels}
+    with zipfile.ZipFile(tmp_path / "e.npz", "w") as archive:
+        for name, values in arrays.items():
+            with archive.open(name, "w") as file:
+                np.lib.format.write_array(file, values)
+    np.testing.assert_array_equal(Embeddings.load(tmp_path / "e.npz").embedding, np.eye(2))
+
+
+def test_re_ranking_a_large_gallery_is_refused_before_any_scoring(monkeypatch):
+    monkeypatch.setattr("vireid_lightning.metrics.scoring.LARGEST_GALLERY", 2)
+    monkeypatch.setattr("vireid_lightning.metrics.scoring._score_group", None)
+    monkeypatch.setattr("vireid_lightning.metrics.scoring.StreamingScorer", None)
+    with pytest.raises(VIReIDError, match="re-ranking takes galleries of up to 2 images, and this one has 3"):
+        evaluate((torch.eye(3), [1, 2, 3]), (torch.eye(3), [1, 2, 3]), rerank=True)
 
 
 def test_objects_in_a_file_are_not_unpickled(root, tmp_path, capsys):

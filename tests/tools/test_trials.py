@@ -32,14 +32,14 @@ def test_trial_numbers_that_make_no_sense(text):
 
 
 def test_a_stopped_trial_goes_on_from_its_newest_checkpoint(tmp_path):
-    assert "--ckpt_path" not in fit_command(["a.yaml"], 1, tmp_path, [])
+    assert "--ckpt_path" not in fit_command([str(CONFIG)], 1, tmp_path, [])
     for version in (0, 1):
         path = tmp_path / f"version_{version}" / "checkpoints" / "last.ckpt"
         path.parent.mkdir(parents=True)
         path.touch()
-    command = fit_command(["a.yaml"], 1, tmp_path, ["--trainer.max_epochs", "3"])
+    command = fit_command([str(CONFIG)], 1, tmp_path, ["--trainer.max_epochs", "3"])
     assert command[command.index("--ckpt_path") + 1] == str(path)
-    assert command[-2:] == ["--trainer.max_epochs", "3"]
+    assert command[-3:] == ["--trainer.max_epochs", "3", "--test_after_fit=true"]
 
 
 def test_only_a_test_of_the_last_weights_on_the_trial_itself_finishes_it(tmp_path):
@@ -105,8 +105,8 @@ def test_a_checkpoint_is_not_scored_on_another_trial(done, tiny, capsys, tmp_pat
     assert "was trained on trial 1 of RegDB" in capsys.readouterr().err
     before = (path.parent / "results.json").read_bytes()
     cli.main([*arguments, "--allow-trial-mismatch"])
-    assert (path.parent / "results_1.json").read_bytes() == before
-    marked = json.loads((path.parent / "results.json").read_text(encoding="utf-8"))
+    assert (path.parent / "results.json").read_bytes() == before
+    marked = json.loads((path.parent / "results_trial_mismatch.json").read_text(encoding="utf-8"))
     assert marked["trial_mismatch"] is True
     assert (marked["trained_on_trial"], marked["dataset_trial"]) == (1, 2)
 
@@ -168,6 +168,35 @@ def test_a_trial_stopped_between_training_and_its_test_is_scored(done, tiny, tmp
     assert [json.loads(each.read_text(encoding="utf-8"))["results"] for each in (path, first)] == [
         json.loads(first.read_text(encoding="utf-8"))["results"]
     ] * 2
+
+
+def test_loggers_of_overlays_stay(tmp_path):
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text("trainer:\n  logger+:\n    - class_path: TensorBoardLogger\n")
+    command = fit_command([str(CONFIG), str(overlay)], 3, tmp_path / "trial_3", [])
+    (ours,) = (number for number, word in enumerate(command) if word.startswith("--trainer.logger="))
+    assert command.index(str(CONFIG)) < ours < command.index(str(overlay))
+    assert json.loads(command[ours].partition("=")[2])[0]["init_args"]["name"] == "trial_3"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("data: {dataset: {class_path: LLCM}}", "LLCM has one split only"),
+        ("data: [", "cannot be read"),
+        ("nothing", "holds no settings"),
+        (None, "There is no config file"),
+    ],
+)
+def test_configs_that_have_no_trials_are_refused_before_training(tmp_path, capsys, content, message):
+    if content is not None:
+        (tmp_path / "bad.yaml").write_text(content)
+    with pytest.raises(SystemExit) as stop:
+        tools.main(["trials", "--config", str(tmp_path / "bad.yaml"), "--output", str(tmp_path)])
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
 
 
 def test_a_trial_that_fails_is_named(tmp_path, capsys):

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 
-from vireid_lightning.callbacks.run_files import Origin, results_folder
+from vireid_lightning.callbacks.run_files import Origin, require_datamodule, results_folder
 from vireid_lightning.errors import VIReIDError
 from vireid_lightning.metrics.re_ranking import ReRanking
 from vireid_lightning.metrics.results import ScoreTable, keep_earlier, write_results
@@ -36,7 +36,8 @@ class RetrievalMetrics(Callback):
         rerank: Whether a test also scores with k-reciprocal re-ranking, in rows of their own; settings other than the
             usual ones as ``{k1: 30, k2: 6, lambda_value: 0.3}``.
         allow_trial_mismatch: Score a checkpoint on another trial of its dataset than it was trained on; such a result
-            carries both numbers and ``trial_mismatch``. Otherwise refused: another trial tests on training identities.
+            carries both numbers and ``trial_mismatch``, and goes to ``results_trial_mismatch.json``. Otherwise refused:
+            another trial tests on training identities.
         console: Where the table is printed; the terminal by default.
 
     Attributes:
@@ -121,11 +122,7 @@ class RetrievalMetrics(Callback):
             self._metric = None
             return
         datamodule = trainer.datamodule
-        if not hasattr(datamodule, "protocols"):
-            raise VIReIDError(
-                "RetrievalMetrics takes samples and protocols from the datamodule; give the Trainer a "
-                "CrossModalityDataModule (datamodule=...) instead of plain dataloaders."
-            )
+        require_datamodule(trainer)
         if (weights := self._origin.unseen(trainer)) is not None:
             self.on_load_checkpoint(trainer, pl_module, weights)
         self._metric = RetrievalMetric(
@@ -152,7 +149,7 @@ class RetrievalMetrics(Callback):
         if not trainer.is_global_zero:
             return
         folder = results_folder(trainer)
-        path = folder / "results.json"
+        path = folder / ("results_trial_mismatch.json" if table.about["trial_mismatch"] else "results.json")
         kept = keep_earlier(path)
         write_results(path, table.to_dict())
         table.print(table.title, self.console)

@@ -8,6 +8,7 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 
+from vireid_lightning.errors import VIReIDError
 from vireid_lightning.methods.checkpoint import BLOCK, load_weights_file
 
 
@@ -16,6 +17,15 @@ def results_folder(trainer: Trainer) -> Path:
     if trainer.ckpt_path is not None:
         return Path(trainer.ckpt_path).resolve().parent
     return log_folder(trainer)
+
+
+def require_datamodule(trainer: Trainer) -> None:
+    """Raise a :class:`VIReIDError` if what runs has dataloaders only, which know no samples and protocols."""
+    if not hasattr(trainer.datamodule, "protocols"):
+        raise VIReIDError(
+            "Samples and protocols come from the datamodule; give the Trainer a CrossModalityDataModule "
+            "(datamodule=...) instead of plain dataloaders."
+        )
 
 
 def log_folder(trainer: Trainer) -> Path:
@@ -54,7 +64,12 @@ class Origin:
         self._path: str | Path | None = None
 
     def remember(self, trainer: Trainer, checkpoint: Mapping[str, Any]) -> None:
-        """Take down what a checkpoint that is being loaded says of itself."""
+        """Take down what a checkpoint that is being loaded says of itself.
+
+        Raises:
+            VIReIDError: If there is no datamodule, only dataloaders.
+        """
+        require_datamodule(trainer)
         trained, dataset = checkpoint.get(BLOCK, {}).get("dataset", {}), trainer.datamodule.dataset
         trial = trained.get("trial")
         self._path = trainer.ckpt_path

@@ -7,7 +7,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 
-from vireid_lightning.callbacks.run_files import Origin, log_folder
+from vireid_lightning.callbacks.run_files import Origin, log_folder, require_datamodule
 from vireid_lightning.metrics.embeddings import Embeddings
 from vireid_lightning.metrics.results import keep_earlier
 from vireid_lightning.metrics.retrieval_metric import RetrievalMetric
@@ -38,6 +38,7 @@ class SaveEmbeddings(Callback):
 
     def on_predict_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Prepare to collect."""
+        require_datamodule(trainer)
         if (weights := self._origin.unseen(trainer)) is not None:
             self._origin.remember(trainer, weights)
         samples = trainer.datamodule.eval_samples("test")

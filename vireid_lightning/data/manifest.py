@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import csv
+import posixpath
 import warnings
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -185,7 +186,7 @@ class Manifest(ReIDDataset):
             numbers[what] = to_number(self.name, row[what], f"a whole number ({what})", where) if row[what] else UNKNOWN
             if row[what] and numbers[what] < 0:
                 raise VIReIDError(f"{self.name}: {where} has the {what} {row[what]}; give a number from 0, or none.")
-        path = PurePosixPath(row["path"].replace("\\", "/")).as_posix()  # ./a.jpg is a.jpg
+        path = posixpath.normpath(row["path"].replace("\\", "/"))  # ./a.jpg and b/../a.jpg are a.jpg
         return split, Sample(path, numbers["identity"], MODALITY_WORDS[modality], numbers["camera"])
 
     def _check_train(self) -> bool:
@@ -214,5 +215,5 @@ class Manifest(ReIDDataset):
             if not any(sample.modality == modality for sample in self._parts[part]):
                 raise VIReIDError(
                     f"{self.name}: {self.path} has no {MODALITIES[modality]} {part} row, which searching "
-                    f"{self.default_protocol} needs. Add some, or set direction='{other}'."
+                    f"{self.default_protocol} needs. Add some, or set direction='{other}' (--direction {other})."
                 )

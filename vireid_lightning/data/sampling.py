@@ -59,8 +59,8 @@ def refuse_surplus(dataset: str, surplus: Sequence[str], needed: int) -> None:
     if surplus:
         raise VIReIDError(
             f"{dataset}: {len(surplus)} images are none of the {needed} that the split lists, the first is "
-            f"{surplus[0]}. Embed the images of the split alone, or remove files that are not of the dataset from its "
-            "folder."
+            f"{surplus[0]}. Embed the images of the split alone; if these are the split's, complete the dataset's "
+            "folder, and if they are not of the dataset at all, remove them from it."
         )
 
 

@@ -32,7 +32,8 @@ class Embeddings:
         source: What error messages call it.
 
     Raises:
-        VIReIDError: For shapes that do not fit together, or a NaN or infinite value (the first image is named).
+        VIReIDError: For shapes that do not fit together, or a value that is NaN or infinite in float32 (the first
+            image is named).
 
     Example:
         >>> gallery = Embeddings(torch.eye(3), identity=[4, 5, 6], camera=[1, 1, 2])
@@ -59,9 +60,16 @@ class Embeddings:
                 f"{source}: the array 'embedding' has shape {tuple(embedding.shape)}; give (images, values), one "
                 "row for each image."
             )
-        floating = embedding.is_floating_point() if isinstance(embedding, Tensor) else embedding.dtype.kind == "f"
+        floating = (
+            embedding.is_floating_point()
+            if isinstance(embedding, Tensor)
+            else embedding.dtype in (np.float16, np.float32, np.float64)
+        )
         if not floating:
-            raise VIReIDError(f"{source}: the array 'embedding' holds {embedding.dtype}; give floating point values.")
+            raise VIReIDError(
+                f"{source}: the array 'embedding' holds {embedding.dtype}; give floating point values of 16, 32 or 64 "
+                "bits."
+            )
         unknown = torch.full((len(embedding),), UNKNOWN)
         self.identity = self._labels("identity", identity)
         self.camera = unknown if camera is None else self._labels("camera", camera)
@@ -135,6 +143,8 @@ class Embeddings:
             about = json.loads(str(arrays.pop("about", "{}")))
         except ValueError as error:
             raise VIReIDError(f"{path}: the array 'about' is no JSON text: {error}; leave it out.") from error
+        if not isinstance(about, dict):
+            raise VIReIDError(f"{path}: the array 'about' is no JSON object; leave it out.")
         if arrays["path"].dtype.kind not in "US":
             raise VIReIDError(f"{path}: the array 'path' holds {arrays['path'].dtype}; give strings.")
         if arrays["path"].dtype.kind == "S":
@@ -162,9 +172,9 @@ class Embeddings:
         bad: list[int] = []
         for start in range(0, len(self), step):
             part = self.embedding[start : start + step]
-            values = part if isinstance(part, Tensor) else torch.from_numpy(np.array(part))
+            values = (part if isinstance(part, Tensor) else torch.from_numpy(np.array(part))).float()
             # One sum is quicker than a test of every value; it is not finite where any of them is not.
-            if not bool(torch.isfinite(values.float().sum())):
+            if not bool(torch.isfinite(values.sum())):
                 bad += (~torch.isfinite(values).all(dim=1)).nonzero().squeeze(1).add(start).tolist()
         if bad:
             names = [f"'{self.path[row]}'" if self.path is not None else f"row {row}" for row in bad[:3]]

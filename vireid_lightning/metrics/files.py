@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import struct
-import tempfile
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,17 +29,19 @@ class atomic_write:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
 
-    def __enter__(self) -> Any:
+    def __enter__(self) -> BinaryIO:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.file = tempfile.NamedTemporaryFile(dir=self.path.parent, prefix=self.path.name, delete=False)
-        return self.file
+        # Opened as any file, so that it may be read by whom the user's other files may.
+        self._unfinished = self.path.with_name(f"{self.path.name}.{os.getpid()}.part")
+        self._file = self._unfinished.open("wb")
+        return self._file
 
     def __exit__(self, kind: Any, *_: object) -> None:
-        self.file.close()
-        if kind is not None:
-            os.unlink(self.file.name)  # noqa: PTH108
-            return
-        Path(self.file.name).replace(self.path)
+        self._file.close()
+        if kind is None:
+            self._unfinished.replace(self.path)
+        else:
+            self._unfinished.unlink()
 
 
 def write_arrays(path: str | Path, arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -93,6 +94,8 @@ def read_arrays(
 def _map_member(path: str | Path, name: str) -> NDArray[Any] | None:
     """Return an array of an .npz file where it lies, or None where its bytes do not lie there as they are."""
     with zipfile.ZipFile(path) as archive, Path(path).open("rb") as file:
+        if f"{name}.npy" not in archive.namelist():  # other programs may leave out the suffix
+            return None
         member = archive.getinfo(f"{name}.npy")
         if member.compress_type != zipfile.ZIP_STORED:
             return None

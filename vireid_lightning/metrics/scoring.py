@@ -58,7 +58,8 @@ def score_protocols(
         One result for each protocol, in their order; then, where asked for, one each re-ranked.
 
     Raises:
-        VIReIDError: For an unknown distance, positions outside the embeddings, or a trial without any match.
+        VIReIDError: For an unknown distance, positions outside the embeddings, a gallery too large to be
+            re-ranked, or a trial without any match.
     """
     check_distance(distance)
     check_pair(query, gallery)
@@ -69,6 +70,11 @@ def score_protocols(
             _check_positions(protocol.name, "gallery", trial.gallery, len(gallery))
             if len(np.unique(trial.gallery)) < len(trial.gallery):
                 raise VIReIDError(f"{protocol.name}: a gallery lists an image more than once; list each once.")
+            if rerank and len(trial.gallery) > LARGEST_GALLERY:
+                raise VIReIDError(
+                    f"{protocol.name}: re-ranking takes galleries of up to {LARGEST_GALLERY} images, and this one has "
+                    f"{len(trial.gallery)}; score it without."
+                )
             tasks.append(_Task(protocol, trial, row, column))
     names = gallery.path or [f"{row} {label}" for row, label in enumerate(gallery.identity.tolist())]
 
@@ -185,11 +191,6 @@ def _score_reranked(
 ) -> QueryScores:
     """Score one trial with re-ranked distances; (queries, 1) scores on the CPU."""
     asked, listed = torch.from_numpy(task.trial.query), torch.from_numpy(task.trial.gallery)
-    if len(listed) > LARGEST_GALLERY:
-        raise VIReIDError(
-            f"{task.protocol.name}: re-ranking takes galleries of up to {LARGEST_GALLERY} images, and this one has "
-            f"{len(listed)}; score it without."
-        )
     device = gallery.device
     distances = re_rank(
         query.rows(asked, distance).to(device), gallery.rows(listed, distance), **settings, block_mb=block_mb

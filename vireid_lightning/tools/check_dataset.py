@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import warnings
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("dataset", metavar="DATASET", help=names)
     parser.add_argument("root", metavar="ROOT", help="the dataset's folder; of a Manifest, the CSV file")
     parser.add_argument("--trial", type=int, help="which split of RegDB, from 1 to 10 (default: 1)")
+    parser.add_argument("--direction", help="the direction that a Manifest must allow, such as visible-to-infrared")
     parser.add_argument(
         "--deep", action="store_true", help="decode every image instead of only looking for empty files"
     )
@@ -34,7 +36,11 @@ def run(arguments: argparse.Namespace) -> None:
     from vireid_lightning.data.checks import check_dataset
 
     parts = {"train": "train", "validation": "val"} if arguments.dataset == "SYSUMM01" else {}  # its three parts apart
-    dataset = open_dataset(arguments.dataset, arguments.root, trial=arguments.trial, **parts)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the report says it
+        dataset = open_dataset(
+            arguments.dataset, arguments.root, trial=arguments.trial, direction=arguments.direction, **parts
+        )
     report = check_dataset(dataset, deep=arguments.deep)
     if arguments.json:
         print(json.dumps(asdict(report), indent=2))

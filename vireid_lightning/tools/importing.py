@@ -7,7 +7,6 @@ methods start from it with `init_from`.
 from __future__ import annotations
 
 import argparse
-import os
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -195,6 +194,7 @@ def _write(module: ReIDModule, output: Path, image_size: Iterable[int], trial: i
     from vireid_lightning.data.datamodule import IMAGENET_MEAN, IMAGENET_STD
     from vireid_lightning.data.regdb import RegDB
     from vireid_lightning.methods.checkpoint import BLOCK
+    from vireid_lightning.metrics.files import atomic_write
 
     checkpoint: dict[str, Any] = {
         "pytorch-lightning_version": lightning.__version__,
@@ -211,10 +211,5 @@ def _write(module: ReIDModule, output: Path, image_size: Iterable[int], trial: i
     }
     if trial is not None:
         checkpoint[BLOCK]["dataset"] = {"name": RegDB.name, "trial": trial, "fingerprint": None}
-    output.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = output.with_name(f"{output.name}.{os.getpid()}.part")
-    try:
-        torch.save(checkpoint, unfinished)
-        unfinished.replace(output)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with atomic_write(output) as file:
+        torch.save(checkpoint, file)

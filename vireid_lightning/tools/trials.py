@@ -7,11 +7,16 @@ Each trial runs as its own ``lightning fit`` process, which also scores the whol
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import yaml
+
+from vireid_lightning import data
 from vireid_lightning.errors import VIReIDError
 
 
@@ -34,9 +39,7 @@ def run(arguments: argparse.Namespace) -> None:
     from vireid_lightning.tools.aggregate import aggregate_files
 
     trials = parse_trials(arguments.trials)
-    for config in arguments.config:
-        if not Path(config).is_file():
-            raise VIReIDError(f"There is no config file {config}; give --config the path of an existing YAML file.")
+    _require_trials(_read(arguments.config))
     output: Path = arguments.output or Path("runs") / Path(arguments.config[0]).stem
     for number, trial in enumerate(trials, start=1):
         folder = output / f"trial_{trial}"
@@ -94,11 +97,48 @@ def fit_command(configs: list[str], trial: int, folder: Path, overrides: list[st
     """Return the command that trains and tests one trial, going on from its newest last checkpoint if it has one."""
     logger = [{"class_path": "CSVLogger", "init_args": {"save_dir": str(folder.parent), "name": folder.name}}]
     command = [sys.executable, "-m", "vireid_lightning", "fit"]
-    for config in configs:
+    trainers = [content.get("trainer") or {} for content in _read(configs)]
+    # In place of the configs' own logger; overlays that add one (`logger+`) come after it.
+    last = max((number for number, trainer in enumerate(trainers) if "logger" in trainer), default=len(configs) - 1)
+    for number, config in enumerate(configs):
         command += ["--config", config]
-    command += [f"--data.dataset.init_args.trial={trial}", f"--trainer.logger={json.dumps(logger)}"]
+        if number == last:
+            command.append(f"--trainer.logger={json.dumps(logger)}")
+    command.append(f"--data.dataset.init_args.trial={trial}")
     checkpoints = sorted(folder.glob("version_*/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime)
     if checkpoints:
         command += ["--ckpt_path", str(checkpoints[-1])]
     # Last, since a trial is finished only when its table is there, whatever the config says.
     return [*command, *overrides, "--test_after_fit=true"]
+
+
+def _read(configs: list[str]) -> list[dict[str, Any]]:
+    """Return the configs' contents as they stand."""
+    contents = []
+    for config in configs:
+        try:
+            content = yaml.safe_load(Path(config).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise VIReIDError(
+                f"There is no config file {config}; give --config the path of an existing YAML file."
+            ) from None
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise VIReIDError(f"The config {config} cannot be read: {' '.join(str(error).split())}.") from error
+        if not isinstance(content, dict):
+            raise VIReIDError(f"The config {config} holds no settings; give an experiment, such as mpanet_regdb.yaml.")
+        contents.append(content)
+    return contents
+
+
+def _require_trials(contents: list[dict[str, Any]]) -> None:
+    """Refuse a dataset of this package that has one split only."""
+    for content in reversed(contents):
+        dataset = (content.get("data") or {}).get("dataset") or {}
+        name = str(dataset.get("class_path", "")).split(".")[-1]
+        if name:
+            if name in data.__all__ and "trial" not in inspect.signature(getattr(data, name)).parameters:
+                raise VIReIDError(
+                    f"{name} has one split only, and trials are several splits, as RegDB has them; train it with "
+                    "`lightning fit`."
+                )
+            return
