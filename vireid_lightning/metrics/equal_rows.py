@@ -37,10 +37,12 @@ def first_equal_rows(embeddings: Embeddings, positions: Tensor) -> Tensor | None
         # -0 + 0 is 0.
         return (embeddings.rows(positions[places], "euclidean") + 0.0).view(torch.int32)
 
-    def sum_of(places: Tensor) -> Tensor:
-        return (bits(places).long() * factors).sum(dim=1).cpu()  # of whole numbers, so the same in any order
+    sums = torch.empty(len(positions), dtype=torch.int64)
 
-    sums = torch.cat(map_parts(sum_of, torch.arange(len(positions)).split(step), embeddings.device))
+    def add(places: Tensor) -> None:
+        sums[places] = (bits(places).long() * factors).sum(dim=1).cpu()  # of whole numbers, so the same in any order
+
+    map_parts(add, torch.arange(len(positions)).split(step), embeddings.device)
     _, group, counts = sums.unique(return_inverse=True, return_counts=True)
     if len(counts) == len(positions):
         return None

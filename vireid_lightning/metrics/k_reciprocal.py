@@ -65,10 +65,13 @@ def mutual(nearest: Tensor, block_bytes: int) -> Tensor:
     own = torch.arange(count, device=nearest.device)[:, None, None]
     blocks = row_blocks(count, 9 * n * n, block_bytes // thread_count())
 
-    def of_block(part: slice) -> Tensor:
-        return (taken(nearest, nearest[part]) == own[part]).any(dim=2)
+    result = torch.empty_like(nearest, dtype=torch.bool)
 
-    return torch.cat(map_parts(of_block, blocks, nearest.device))
+    def fill(part: slice) -> None:
+        result[part] = (taken(nearest, nearest[part]) == own[part]).any(dim=2)
+
+    map_parts(fill, blocks, nearest.device)
+    return result
 
 
 def expanded_weights(

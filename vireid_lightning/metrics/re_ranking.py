@@ -140,18 +140,18 @@ class _Distances:
 
     def nearest(self, number: int) -> tuple[Tensor, Tensor]:
         """Return (N, number) each image's nearest, itself first, and (N,) the largest distance of each."""
-        count = self.count
+        count, device = self.count, self.device
+        nearest = torch.empty(count, min(number, count), dtype=torch.int64, device=device)
+        largest = torch.empty(count, device=device)
 
-        def of_block(part: slice) -> tuple[Tensor, Tensor]:
+        def fill(part: slice) -> None:
             block = self.ranking(part)
-            largest = block.amax(dim=1).add_(self.square[part])
+            largest[part] = block.amax(dim=1).add_(self.square[part])
             block.diagonal(part.start).fill_(-torch.inf)  # itself first, also where copies of it exist
-            return block.topk(min(number, count), dim=1, largest=False).indices, largest
+            nearest[part] = block.topk(nearest.shape[1], dim=1, largest=False).indices
 
-        blocks = row_blocks(count, 12 * count, self.spare // thread_count())
-        nearest, largest = zip(*map_parts(of_block, blocks, self.device))
-        # Where all images are one point, every distance is 0.
-        return torch.cat(nearest), torch.cat(largest).clamp_(min=torch.finfo(torch.float32).tiny)
+        map_parts(fill, row_blocks(count, 12 * count, self.spare // thread_count()), device)
+        return nearest, largest.clamp_(min=torch.finfo(torch.float32).tiny)  # where all are one point, each is 0
 
 
 def _part(rows: SparseRows, begin: int, end: int) -> SparseRows:
