@@ -196,15 +196,20 @@ def test_two_processes_score_like_one(roots, trained, tmp_path, monkeypatch):
     two = json.loads((trained.parent / "results.json").read_text(encoding="utf-8"))
     assert (trained.parent / "results_1.json").is_file()
     assert one["results"] == two["results"]
+    # Without a checkpoint, the results go to the logs.
+    folder = f"--trainer.default_root_dir={tmp_path / 'logs'}"
+    run("test", "--trainer.devices=2", "--trainer.strategy=ddp", folder, root=roots["SYSUMM01"])
+    assert len(list((tmp_path / "logs").glob("**/results.json"))) == 1
 
 
-def test_predict_writes_what_evaluate_scores_like_test(roots, trained, tmp_path, monkeypatch, capsys):
+def test_what_two_processes_predict_evaluate_scores_like_a_test(roots, trained, tmp_path, monkeypatch, capsys):
     from vireid_lightning.tools import main as tools
 
     monkeypatch.chdir(tmp_path)
     root = roots["SYSUMM01"]
     shared = [*TINY, f"--data.dataset.root={root}", f"--ckpt_path={trained}", f"--trainer.default_root_dir={tmp_path}"]
-    cli.main(["predict", *shared])
+    two = ["--trainer.devices=2", "--trainer.strategy=ddp", f"--trainer.default_root_dir={tmp_path}"]
+    run("predict", f"--ckpt_path={trained}", "--data.eval_batch_size=5", *two, root=root)
     (embeddings,) = tmp_path.glob("**/embeddings.npz")
     tools.main(["evaluate", str(embeddings), "--dataset", "SYSUMM01", "--root", str(root), "--output", "scores.json"])
     cli.main(["test", *shared])

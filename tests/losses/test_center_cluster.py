@@ -65,3 +65,15 @@ def test_gradient_steps_lower_it():
         losses[-1].backward()
         optimizer.step()
     assert losses[-1] < 0.5 * losses[0]
+
+
+def test_the_gradient_is_the_same_every_time():
+    """Threads that add up the gradient of a centre in no fixed order would make each run of a seed another one."""
+    embeddings, identity = torch.randn(64, 2048, requires_grad=True), torch.arange(8).repeat(8)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        gradients = [torch.autograd.grad(center_cluster_loss(embeddings, identity), embeddings)[0] for _ in range(30)]
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(gradient, gradients[0]) for gradient in gradients)

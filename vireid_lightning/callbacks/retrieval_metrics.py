@@ -146,9 +146,9 @@ class RetrievalMetrics(Callback):
 
     def _report(self, trainer: Trainer, pl_module: LightningModule, table: ScoreTable, stage: str) -> None:
         table.about = self._origin.about(trainer, pl_module, stage)
+        folder = results_folder(trainer)
         if not trainer.is_global_zero:
             return
-        folder = results_folder(trainer)
         path = folder / ("results_trial_mismatch.json" if table.about["trial_mismatch"] else "results.json")
         kept = keep_earlier(path)
         write_results(path, table.to_dict())

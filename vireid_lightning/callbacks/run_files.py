@@ -13,7 +13,10 @@ from vireid_lightning.methods.checkpoint import BLOCK, load_weights_file
 
 
 def results_folder(trainer: Trainer) -> Path:
-    """Return the folder of the checkpoint that was loaded; where there was none, :func:`log_folder`."""
+    """Return the folder of the checkpoint that was loaded; where there was none, :func:`log_folder`.
+
+    To be called in all processes.
+    """
     if trainer.ckpt_path is not None:
         return Path(trainer.ckpt_path).resolve().parent
     return log_folder(trainer)
@@ -29,7 +32,10 @@ def require_datamodule(trainer: Trainer) -> None:
 
 
 def log_folder(trainer: Trainer) -> Path:
-    """Return the folder of the run's logs, or the trainer's default folder where nothing is logged."""
+    """Return the folder of the run's logs, or the trainer's default folder where nothing is logged.
+
+    To be called in all processes: Lightning sends it from the first to the others.
+    """
     return Path(trainer.log_dir or trainer.default_root_dir)
 
 

@@ -59,8 +59,8 @@ class SaveEmbeddings(Callback):
         embeddings: Embeddings = self._metric.gathered()
         self._metric = None
         embeddings.about = self._origin.about(trainer, pl_module, "predict")
+        path = log_folder(trainer) / self.filename
         if trainer.is_global_zero:
-            path = log_folder(trainer) / self.filename
             keep_earlier(path)
             embeddings.save(path)
             console = self.console or Console(soft_wrap=True)
