@@ -43,13 +43,23 @@ def first_equal_rows(embeddings: Embeddings, positions: Tensor) -> Tensor | None
         sums[places] = (bits(places).long() * factors).sum(dim=1).cpu()  # of whole numbers, so the same in any order
 
     map_parts(add, torch.arange(len(positions)).split(step), embeddings.device)
-    _, group, counts = sums.unique(return_inverse=True, return_counts=True)
-    if len(counts) == len(positions):
+    first, places = first_of_each(sums), torch.arange(len(positions))
+    if torch.equal(first, places):
         return None
-    places = torch.arange(len(positions))
-    first = places.new_full((len(counts),), len(positions)).scatter_reduce_(0, group, places, "amin")[group]
     # The same sum is no proof yet.
     for part in (first != places).nonzero().squeeze(1).split(step):
         differ = (bits(part) != bits(first[part])).any(dim=1).cpu()
         first[part[differ]] = part[differ]
     return first
+
+
+def first_of_each(values: Tensor) -> Tensor:
+    """Return for each of (N,) values where its like stands first.
+
+    Example:
+        >>> first_of_each(torch.tensor([7, 5, 7]))
+        tensor([0, 1, 0])
+    """
+    _, group = values.unique(return_inverse=True)
+    places = torch.arange(len(values))
+    return torch.full_like(places, len(values)).scatter_reduce_(0, group, places, "amin")[group]

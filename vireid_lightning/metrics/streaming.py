@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from vireid_lightning.metrics.distances import distance_block
 from vireid_lightning.metrics.embeddings import Embeddings
-from vireid_lightning.metrics.equal_rows import first_equal_rows
+from vireid_lightning.metrics.equal_rows import first_equal_rows, first_of_each
 from vireid_lightning.metrics.k_reciprocal import row_blocks
 from vireid_lightning.metrics.parallel import map_parts
 from vireid_lightning.metrics.protocols import SYSU_GALLERY_CAMERA, SYSU_QUERY_CAMERA, Protocol, Trial
@@ -155,8 +155,7 @@ class StreamingScorer:
                 embedding[mine], self.gallery.rows(self.listed[places], self.distance), self.distance
             )
             if self.first_equal is not None:
-                same = self.first_equal[places][:, None] == self.first_equal[places]
-                found = found[:, same.int().argmax(dim=1).to(device)]
+                found = found[:, first_of_each(self.first_equal[places]).to(device)]
             distance[mine[:, None], torch.arange(len(places), device=device)] = found
         column = masked.clone()
         if visible is not None:
@@ -192,9 +191,7 @@ class StreamingScorer:
         place = torch.searchsorted(groups, of_own).clamp(max=len(groups) - 1)
         row, slot = (groups[place] == of_own).nonzero(as_tuple=True)
         known = torch.full((len(block), len(groups)), torch.nan, device=block.device)
-        known[row.to(block.device), place[row, slot].to(block.device)] = own.distance[
-            row.to(block.device), slot.to(block.device)
-        ]
+        known[row.to(block.device), place[row, slot].to(block.device)] = own.distance.cpu()[row, slot].to(block.device)
         twins, group = twins.to(block.device), group.to(block.device)
         distance = known.index_select(1, group)
         block[:, twins] = torch.where(distance.isnan(), block.index_select(1, twins), distance)
