@@ -27,8 +27,9 @@ def _sysu_mm01(identities: int, cameras: dict[int, int]) -> PublishedSplit:
 
 
 #: Name of the dataset -> split -> published size. SYSU-MM01 and RegDB were counted from their index files; the others
-#: are the counts of the papers. Market-1501's test images are 3,368 queries and 15,913 gallery images (19,732 without
-#: the 3,819 bad detections), MSMT17's 11,659 and 82,161.
+#: are the counts of the papers. Of LLCM's by modality only the sum, 46,767, was found in a source. Market-1501's test
+#: images are 3,368 queries and 15,913 gallery images (19,732 without the 3,819 bad detections), MSMT17's 11,659 and
+#: 82,161.
 PUBLISHED: dict[str, dict[Split, PublishedSplit]] = {
     "SYSU-MM01": {
         "train": _sysu_mm01(296, {1: 4721, 2: 5753, 3: 5929, 4: 4821, 5: 4989, 6: 4000}),
