@@ -51,9 +51,10 @@ def map_parts(function: Callable[[Part], Result], parts: Iterable[Part], device:
         [1, 5]
     """
     listed = list(parts)
+    inference = torch.is_inference_mode_enabled()
 
     def call(part: Part) -> Result:
-        with torch.no_grad():  # a setting of each thread
+        with torch.inference_mode(inference), torch.no_grad():  # settings of each thread
             return function(part)
 
     threads = min(thread_count(), len(listed))
