@@ -13,8 +13,10 @@ from rich.console import Console
 from torch.utils.data import DataLoader
 
 from vireid_lightning.callbacks import LastAndBest, RetrievalMetrics, SaveEmbeddings
+from vireid_lightning.callbacks.run_files import Origin
 from vireid_lightning.data.batch import Sample
 from vireid_lightning.errors import VIReIDError
+from vireid_lightning.methods.checkpoint import BLOCK
 from vireid_lightning.metrics import Embeddings, Protocol, Trial, evaluate, score_protocols
 
 IMAGES, IDENTITIES = 23, 4
@@ -228,3 +230,36 @@ def test_last_is_the_last_epoch_and_best_survives_a_new_folder(tmp_path):
     third = keep("third")
     run(tmp_path, third, max_epochs=3).fit(Worse(), Data(), ckpt_path=first.last_model_path)
     assert (third.best_model_path, third.last_model_path) == (first.best_model_path, first.last_model_path)
+
+
+def test_weights_of_another_dataset_have_no_trial_of_this_one():
+    def loading(dataset, trial):
+        data = SimpleNamespace(dataset=SimpleNamespace(name=dataset, trial=trial), protocols=None)
+        return SimpleNamespace(ckpt_path="weights.ckpt", datamodule=data)
+
+    origin = Origin()
+    checkpoint = {"epoch": 0, BLOCK: {"dataset": {"name": "RegDB", "trial": 3}}}
+    found = {}
+    for dataset, trial in (("SYSU-MM01", None), ("RegDB", 3), ("RegDB", 2)):
+        origin.remember(loading(dataset, trial), checkpoint)
+        found[dataset, trial] = (origin.loaded["trained_on_trial"], origin.loaded["trial_mismatch"])
+    assert found == {("SYSU-MM01", None): (None, False), ("RegDB", 3): (3, False), ("RegDB", 2): (3, True)}
+
+
+def test_a_mismatch_is_refused_again_and_again(tmp_path):
+    class Other(Data):
+        dataset = SimpleNamespace(name="Toy", distance="euclidean", default_protocol="first", trial=4)
+
+    trainer = run(tmp_path, max_steps=0)
+    trainer.fit(Method(), Data())
+    trainer.save_checkpoint(tmp_path / "weights.ckpt", weights_only=True)
+    content = torch.load(tmp_path / "weights.ckpt", weights_only=True)
+    content[BLOCK] = {"dataset": {"name": "Toy", "trial": 3}}
+    torch.save(content, tmp_path / "weights.ckpt")
+    tester = run(tmp_path, RetrievalMetrics(console=quiet()))
+    for _ in range(2):
+        with pytest.raises(VIReIDError, match="was trained on trial 3 of Toy, but the data is trial 4"):
+            tester.test(Method(), Other(), ckpt_path=tmp_path / "weights.ckpt", verbose=False)
+    tester.test(Method(), Data(), ckpt_path=tmp_path / "weights.ckpt", verbose=False)
+    with pytest.raises(VIReIDError, match="was trained on trial 3"):
+        tester.test(Method(), Other(), ckpt_path=tmp_path / "weights.ckpt", verbose=False)

@@ -124,7 +124,8 @@ def test_equal_embeddings_tie_whatever_a_product_makes_of_them(size, different, 
     which = draw.integers(0, different, IMAGES)
     unit = rows.astype(np.float64) / np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
     distance = -(unit @ unit.T)[which][:, which]
-    embeddings = Embeddings(rows[which], identity, camera)
+    scale = 2.0 ** draw.integers(-20, 20, (IMAGES, 1)).astype(np.float32)  # changes no digit of a normalised row
+    embeddings = Embeddings(rows[which] * scale, identity, camera)
     if streams:
         monkeypatch.setattr("vireid_lightning.metrics.scoring.LARGEST_GALLERY", 10)
         monkeypatch.setattr("vireid_lightning.metrics.streaming._WIDEST_BLOCK", 128)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import zipfile
 
@@ -13,6 +14,7 @@ from references.sysu_mm01 import test_images as list_test_images
 from vireid_lightning.data import SYSUMM01
 from vireid_lightning.errors import VIReIDError
 from vireid_lightning.metrics import Embeddings, evaluate, evaluate_file
+from vireid_lightning.metrics.files import atomic_write
 from vireid_lightning.tools.main import main
 
 
@@ -109,6 +111,7 @@ def with_nan(embedding):
         (changed("identity", lambda rows: rows / 2), "the array 'identity' holds torch.float64; give whole numbers"),
         (changed("modality", lambda rows: rows + 1), "the array 'modality' holds 2"),
         (changed("path", lambda rows: np.arange(len(rows))), "the array 'path' holds int64"),
+        (changed("identity", lambda rows: rows.astype(str)), "the array 'identity' holds <U21; give whole numbers"),
         (lambda arrays: {key: value[5:] for key, value in arrays.items()}, "5 of the 10578 images"),
         (
             lambda arrays: {
@@ -153,6 +156,20 @@ def test_a_file_that_is_no_npz(root, tmp_path, capsys, content, message):
     with pytest.raises(SystemExit, match="2"):
         call(tmp_path / "bad.npz", root)
     assert message in capsys.readouterr().err
+
+
+def test_a_folder_as_output_is_refused_before_scoring(embeddings, root, tmp_path, capsys):
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(SystemExit):
+        call(embeddings, root, "--output", tmp_path / "folder", "--overwrite")
+    assert "folder is a folder; give --output the name of a .json file" in capsys.readouterr().err
+
+
+def test_nothing_unfinished_is_left(tmp_path):
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(OSError, match="taken"), atomic_write(tmp_path / "taken") as file:
+        file.write(b"some")
+    assert [path.name for path in tmp_path.iterdir()] == ["taken"]
 
 
 def test_files_are_for_whom_the_users_other_files_are(tmp_path):
@@ -232,7 +249,7 @@ def test_embeddings_stay_in_the_file_where_they_can(tmp_path, write, mapped, dty
     labels = {name: np.zeros(5, dtype=np.int64) for name in ("identity", "camera", "modality")}
     write(tmp_path / "e.npz", embedding=rows, path=np.array([f"{n}.jpg" for n in range(5)]), **labels)
     loaded = Embeddings.load(tmp_path / "e.npz")
-    assert isinstance(loaded.embedding, np.memmap) == (mapped and rows.dtype.isnative)
+    assert isinstance(loaded.embedding, np.memmap) == (mapped and rows.dtype.isnative and os.name != "nt")
     np.testing.assert_array_equal(loaded.embedding, rows)
     chosen = loaded.rows(torch.tensor([3, 1]), "euclidean")
     np.testing.assert_array_equal(chosen, rows[[3, 1]].astype(np.float32))

@@ -49,6 +49,8 @@ def test_only_a_test_of_the_last_weights_on_the_trial_itself_finishes_it(tmp_pat
     folder.mkdir(parents=True)
     for number, changes in enumerate(wrong):
         (folder / f"results_{number}.json").write_text(json.dumps({**right, **changes}))
+    (folder / "results_cut.json").write_text("{")
+    (folder / "results_list.json").write_text("[]")
     assert finished(tmp_path, 3) is None
     (folder / "results_4.json").write_text(json.dumps(right))
     (folder / "results.json").write_text(json.dumps({**right, "checkpoint_kind": "best"}))
@@ -183,6 +185,7 @@ def test_loggers_of_overlays_stay(tmp_path):
     ("content", "message"),
     [
         ("data: {dataset: {class_path: LLCM}}", "LLCM has one split only"),
+        ("data: {dataset: LLCM}", "LLCM has one split only"),
         ("data: [", "cannot be read"),
         ("nothing", "holds no settings"),
         (None, "There is no config file"),

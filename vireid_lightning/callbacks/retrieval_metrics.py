@@ -69,6 +69,7 @@ class RetrievalMetrics(Callback):
         self._origin.remember(trainer, checkpoint)
         trained, tested = self._origin.loaded["trained_on_trial"], trainer.datamodule.dataset
         if self._origin.loaded["trial_mismatch"] and not self.allow_trial_mismatch:
+            self._origin.forget()
             raise VIReIDError(
                 f"{trainer.ckpt_path} was trained on trial {trained} of {tested.name}, but the data is trial "
                 f"{tested.trial}, with identities that it was trained on; set --data.dataset.init_args.trial "

@@ -67,7 +67,7 @@ class Origin:
 
     def __init__(self) -> None:
         self.loaded: dict[str, Any] = {}
-        self._path: str | Path | None = None
+        self._seen: tuple[Any, ...] | None = None
 
     def remember(self, trainer: Trainer, checkpoint: Mapping[str, Any]) -> None:
         """Take down what a checkpoint that is being loaded says of itself.
@@ -77,18 +77,23 @@ class Origin:
         """
         require_datamodule(trainer)
         trained, dataset = checkpoint.get(BLOCK, {}).get("dataset", {}), trainer.datamodule.dataset
-        trial = trained.get("trial")
-        self._path = trainer.ckpt_path
+        same = trained.get("name") == dataset.name
+        trial = trained.get("trial") if same else None  # one of another dataset has no identities of this one
+        self._seen = _loading(trainer)
         self.loaded = {
             "epoch": checkpoint["epoch"] + 1,
             "checkpoint_kind": checkpoint_label(trainer.ckpt_path, checkpoint),
             "trained_on_trial": trial,
-            "trial_mismatch": trained.get("name") == dataset.name and trial != dataset.trial,
+            "trial_mismatch": same and trial != dataset.trial,
         }
+
+    def forget(self) -> None:
+        """Be told again of what was refused."""
+        self._seen = None
 
     def unseen(self, trainer: Trainer) -> dict[str, Any] | None:
         """Return a checkpoint that is loaded but was not told of: Lightning is silent about those of weights alone."""
-        if not trainer.ckpt_path or trainer.ckpt_path == self._path:
+        if not trainer.ckpt_path or _loading(trainer) == self._seen:
             return None
         return load_weights_file(trainer.ckpt_path)
 
@@ -108,3 +113,8 @@ class Origin:
             "trial_mismatch": False,
         }
         return about | (self.loaded if trainer.ckpt_path is not None else {})
+
+
+def _loading(trainer: Trainer) -> tuple[Any, ...]:
+    """Return what is loaded, and for which data."""
+    return str(trainer.ckpt_path), trainer.datamodule.dataset.name, trainer.datamodule.dataset.trial

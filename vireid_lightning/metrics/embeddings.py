@@ -114,7 +114,7 @@ class Embeddings:
 
     def save(self, path: str | Path) -> None:
         """Write an .npz file with the arrays embedding, identity, camera, modality, path and about (a JSON text)."""
-        rows = self.embedding.float().cpu().numpy() if isinstance(self.embedding, Tensor) else self.embedding
+        rows = self.embedding.detach().float().cpu().numpy() if isinstance(self.embedding, Tensor) else self.embedding
         names = self.path if self.path is not None else [""] * len(self)
         arrays = {
             "embedding": rows,
@@ -122,7 +122,7 @@ class Embeddings:
             "camera": self.camera.numpy(),
             "modality": self.modality.numpy(),
             "path": np.array(names, dtype=np.str_),
-            "about": np.array(json.dumps(self.about)),
+            "about": np.array(json.dumps(self.about, default=str)),
         }
         write_arrays(path, arrays)
 
@@ -148,7 +148,7 @@ class Embeddings:
         if arrays["path"].dtype.kind not in "US":
             raise VIReIDError(f"{path}: the array 'path' holds {arrays['path'].dtype}; give strings.")
         if arrays["path"].dtype.kind == "S":
-            arrays["path"] = np.char.decode(arrays["path"], "utf-8")
+            arrays["path"] = np.char.decode(arrays["path"], "utf-8", "replace")
         names = arrays.pop("path").reshape(-1).tolist()
         embeddings = cls(**arrays, path=names, about=about, source=str(path))
         strange = [value for value in embeddings.modality.unique().tolist() if value not in (0, 1)]
@@ -157,6 +157,8 @@ class Embeddings:
         return embeddings
 
     def _labels(self, name: str, values: Any) -> Tensor:
+        if isinstance(values, np.ndarray) and values.dtype.kind not in "biufc":
+            raise VIReIDError(f"{self.source}: the array '{name}' holds {values.dtype}; give whole numbers.")
         labels = torch.as_tensor(values).cpu()
         if labels.shape != (len(self.embedding),):
             raise VIReIDError(

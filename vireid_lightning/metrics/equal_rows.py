@@ -15,18 +15,20 @@ from vireid_lightning.metrics.parallel import map_parts
 _VALUES_AT_ONCE = 2**20
 
 
-def first_equal_rows(embeddings: Embeddings, positions: Tensor) -> Tensor | None:
+def first_equal_rows(embeddings: Embeddings, positions: Tensor, distance: str) -> Tensor | None:
     """Return for each row which is the first that equals it, or None where all rows differ.
 
     Args:
         embeddings: Whose rows, compared as float32 values; 0 equals -0.
         positions: (N,) which rows, in which order.
+        distance: ``cosine`` or ``euclidean``. Under cosine a power of two as a factor, which changes no digit of the
+            normalised row, does not count.
 
     Returns:
         (N,) int64 on the CPU, places in ``positions``; a row's own place where none before it is equal.
 
     Example:
-        >>> first_equal_rows(Embeddings(torch.eye(2)[[0, 1, 0]], [4, 5, 6]), torch.arange(3))
+        >>> first_equal_rows(Embeddings(torch.eye(2)[[0, 1, 0]], [4, 5, 6]), torch.arange(3), "cosine")
         tensor([0, 1, 0])
     """
     step = max(1, _VALUES_AT_ONCE // embeddings.size)
@@ -34,8 +36,11 @@ def first_equal_rows(embeddings: Embeddings, positions: Tensor) -> Tensor | None
     factors = factors.to(embeddings.device)
 
     def bits(places: Tensor) -> Tensor:
-        # -0 + 0 is 0.
-        return (embeddings.rows(positions[places], "euclidean") + 0.0).view(torch.int32)
+        rows = embeddings.rows(positions[places], "euclidean") + 0.0  # -0 + 0 is 0
+        if distance == "cosine":
+            exponent = torch.frexp(rows.abs().amax(dim=1, keepdim=True)).exponent
+            rows = torch.ldexp(rows, -exponent.clamp(min=-120))
+        return rows.view(torch.int32)
 
     sums = torch.empty(len(positions), dtype=torch.int64)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import struct
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -37,11 +38,12 @@ class atomic_write:
         return self._file
 
     def __exit__(self, kind: Any, *_: object) -> None:
-        self._file.close()
-        if kind is None:
-            self._unfinished.replace(self.path)
-        else:
-            self._unfinished.unlink()
+        try:
+            self._file.close()
+            if kind is None:
+                self._unfinished.replace(self.path)
+        finally:  # also where the disk is full
+            self._unfinished.unlink(missing_ok=True)
 
 
 def write_arrays(path: str | Path, arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -59,7 +61,8 @@ def read_arrays(
         path: The file.
         names: Arrays that it must have.
         optional: Arrays that it may have.
-        mapped: The one that stays in the file, read-only and memory-mapped, where the file is not compressed.
+        mapped: The one that stays in the file, read-only and memory-mapped, where the file is not compressed (and not on
+            Windows); its check sum is then not looked at.
 
     Raises:
         VIReIDError: If the file is missing, no .npz file, or lacks an array.
@@ -85,7 +88,7 @@ def read_arrays(
             }
     except FileNotFoundError:
         raise VIReIDError(f"{path} does not exist; `lightning predict` writes embeddings.npz.") from None
-    except (OSError, EOFError, zipfile.BadZipFile, ValueError) as error:
+    except (OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, ValueError) as error:
         if isinstance(error, VIReIDError):
             raise
         raise VIReIDError(f"{path} cannot be read as an .npz file of plain arrays: {error}.") from error
@@ -93,6 +96,8 @@ def read_arrays(
 
 def _map_member(path: str | Path, name: str) -> NDArray[Any] | None:
     """Return an array of an .npz file where it lies, or None where its bytes do not lie there as they are."""
+    if os.name == "nt":  # Windows lets nobody replace or rename a mapped file, such as the next `lightning predict`
+        return None
     with zipfile.ZipFile(path) as archive, Path(path).open("rb") as file:
         if f"{name}.npy" not in archive.namelist():  # other programs may leave out the suffix
             return None

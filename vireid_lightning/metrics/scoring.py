@@ -158,7 +158,7 @@ def _score_group(
     scorer = _scorer(gallery, union, tasks)
     columns = gallery.rows(torch.from_numpy(union), distance)
     square = columns.square().sum(dim=1)
-    equal = first_equal_rows(gallery, torch.from_numpy(union))
+    equal = first_equal_rows(gallery, torch.from_numpy(union), distance)
     where = np.empty(len(gallery), dtype=np.int64)
     where[union] = np.arange(len(union))
     disordered = [

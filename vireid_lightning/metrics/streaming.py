@@ -88,7 +88,7 @@ class StreamingScorer:
         places = torch.isin(identity, self.wanted).nonzero().squeeze(1)
         images = columns_by_group(torch.searchsorted(self.wanted, identity[places]), len(self.wanted))
         #: (G,) the first place with the very same embedding, or None where all differ.
-        self.first_equal = first_equal_rows(gallery, self.listed)
+        self.first_equal = first_equal_rows(gallery, self.listed, distance)
         if self.first_equal is not None:
             self.has_twins = torch.bincount(self.first_equal, minlength=len(identity))[self.first_equal] > 1
         #: (W, P) places of the images of each of them; filled up with the number of gallery images.

@@ -43,6 +43,8 @@ def run(arguments: argparse.Namespace) -> None:
         VIReIDError: For bad input; before anything is computed where it can be.
     """
     output = None if arguments.output is None else Path(arguments.output)
+    if output is not None and output.is_dir():
+        raise VIReIDError(f"{output} is a folder; give --output the name of a .json file.")
     if output is not None and output.exists() and not arguments.overwrite:
         raise VIReIDError(f"{output} exists; give --overwrite to replace it, or another --output.")
     if arguments.block_mb < 1:

@@ -87,7 +87,12 @@ def finished(folder: Path, trial: int) -> Path | None:
     """
     wanted = {"stage": "test", "checkpoint_kind": "last", "dataset_trial": trial}
     for path in sorted(folder.glob("version_*/**/results*.json"), key=lambda path: path.stat().st_mtime, reverse=True):
-        content = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:  # cut short, or none of ours
+            continue
+        if not isinstance(content, dict):
+            continue
         if all(content.get(name) == value for name, value in wanted.items()) and not content.get("trial_mismatch"):
             return path
     return None
@@ -97,9 +102,12 @@ def fit_command(configs: list[str], trial: int, folder: Path, overrides: list[st
     """Return the command that trains and tests one trial, going on from its newest last checkpoint if it has one."""
     logger = [{"class_path": "CSVLogger", "init_args": {"save_dir": str(folder.parent), "name": folder.name}}]
     command = [sys.executable, "-m", "vireid_lightning", "fit"]
-    trainers = [content.get("trainer") or {} for content in _read(configs)]
+    trainers = [content.get("trainer") for content in _read(configs)]
     # In place of the configs' own logger; overlays that add one (`logger+`) come after it.
-    last = max((number for number, trainer in enumerate(trainers) if "logger" in trainer), default=len(configs) - 1)
+    last = max(
+        (number for number, trainer in enumerate(trainers) if isinstance(trainer, dict) and "logger" in trainer),
+        default=len(configs) - 1,
+    )
     for number, config in enumerate(configs):
         command += ["--config", config]
         if number == last:
@@ -133,9 +141,11 @@ def _read(configs: list[str]) -> list[dict[str, Any]]:
 def _require_trials(contents: list[dict[str, Any]]) -> None:
     """Refuse a dataset of this package that has one split only."""
     for content in reversed(contents):
-        dataset = (content.get("data") or {}).get("dataset") or {}
-        name = str(dataset.get("class_path", "")).split(".")[-1]
-        if name:
+        data_settings = content.get("data")
+        dataset = data_settings.get("dataset") if isinstance(data_settings, dict) else None
+        path = dataset.get("class_path") if isinstance(dataset, dict) else dataset
+        if path:
+            name = str(path).split(".")[-1]
             if name in data.__all__ and "trial" not in inspect.signature(getattr(data, name)).parameters:
                 raise VIReIDError(
                     f"{name} has one split only, and trials are several splits, as RegDB has them; train it with "
