@@ -61,8 +61,8 @@ def read_arrays(
         path: The file.
         names: Arrays that it must have.
         optional: Arrays that it may have.
-        mapped: The one that stays in the file, read-only and memory-mapped, where the file is not compressed (and not on
-            Windows); its check sum is then not looked at.
+        mapped: The one that stays in the file, read-only and memory-mapped, where the file is not compressed and the
+            system is not Windows; its check sum is then not looked at.
 
     Raises:
         VIReIDError: If the file is missing, no .npz file, or lacks an array.
