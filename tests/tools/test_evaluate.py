@@ -146,7 +146,7 @@ def test_a_bad_file_is_one_sentence(arrays, root, tmp_path, capsys, change, mess
     [
         (None, "does not exist"),
         (b"PK\x03\x04 cut short", "cannot be read"),
-        (b"text", "cannot be read"),
+        (b"text", "cannot be read as an .npz file of plain arrays: it is none; `lightning predict` writes one"),
         (b"", "cannot be read"),
     ],
 )

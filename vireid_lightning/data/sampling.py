@@ -44,26 +44,6 @@ def positions_by_path(dataset: str, samples: Sequence[Sample]) -> dict[str, int]
     return positions
 
 
-def require_samples(dataset: str, missing: Sequence[str], needed: int) -> None:
-    """Raise a :class:`VIReIDError` if any of the ``needed`` images of a protocol is ``missing``."""
-    if missing:
-        raise VIReIDError(
-            f"{dataset}: {len(missing)} of the {needed} images that the protocols need are not among the samples, the "
-            f"first is {missing[0]}. Extract embeddings of the whole split, with paths relative to the root, or "
-            "complete the dataset's folder."
-        )
-
-
-def refuse_surplus(dataset: str, surplus: Sequence[str], needed: int) -> None:
-    """Raise a :class:`VIReIDError` if there are ``surplus`` images beside the ``needed`` ones of a split."""
-    if surplus:
-        raise VIReIDError(
-            f"{dataset}: {len(surplus)} images are none of the {needed} that the split lists, the first is "
-            f"{surplus[0]}. Embed the images of the split alone; if these are the split's, complete the dataset's "
-            "folder, and if they are not of the dataset at all, remove them from it."
-        )
-
-
 def draw_one_per_folder(
     samples: Sequence[Sample], positions: Iterable[int], cameras: Sequence[int], trial: int
 ) -> NDArray[np.int64]:
@@ -136,11 +116,21 @@ def expected_positions(
     Raises:
         VIReIDError: Some are not there, come with another identity, camera or modality, or are not expected.
     """
+    known = {sample.path for sample in expected}
     missing = [sample.path for sample in expected if sample.path not in positions]
-    require_samples(dataset, missing, len(expected))
-    if len(samples) > len(expected):
-        known = {sample.path for sample in expected}
-        refuse_surplus(dataset, [sample.path for sample in samples if sample.path not in known], len(expected))
+    if missing:
+        raise VIReIDError(
+            f"{dataset}: {len(missing)} of the {len(expected)} images that the protocols need are not among the samples, the "
+            f"first is {missing[0]}. Extract embeddings of the whole split, with paths relative to the root, or "
+            "complete the dataset's folder."
+        )
+    surplus = [sample.path for sample in samples if sample.path not in known]
+    if surplus:
+        raise VIReIDError(
+            f"{dataset}: {len(surplus)} images are none of the {len(expected)} that the split lists, the first is "
+            f"{surplus[0]}. Embed the images of the split alone; if these are the split's, complete the dataset's "
+            "folder, and if they are not of the dataset at all, remove them from it."
+        )
     for sample in expected:
         given = samples[positions[sample.path]]
         if given != sample:

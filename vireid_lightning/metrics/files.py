@@ -91,7 +91,11 @@ def read_arrays(
     except (OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, ValueError) as error:
         if isinstance(error, VIReIDError):
             raise
-        raise VIReIDError(f"{path} cannot be read as an .npz file of plain arrays: {error}.") from error
+        # NumPy takes any other file for a pickle, and says how to run it.
+        reason = str(error).rstrip(".") if zipfile.is_zipfile(path) else "it is none"
+        raise VIReIDError(
+            f"{path} cannot be read as an .npz file of plain arrays: {reason}; `lightning predict` writes one."
+        ) from error
 
 
 def _map_member(path: str | Path, name: str) -> NDArray[Any] | None:
