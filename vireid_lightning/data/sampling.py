@@ -120,8 +120,8 @@ def expected_positions(
     missing = [sample.path for sample in expected if sample.path not in positions]
     if missing:
         raise VIReIDError(
-            f"{dataset}: {len(missing)} of the {len(expected)} images that the protocols need are not among the samples, the "
-            f"first is {missing[0]}. Extract embeddings of the whole split, with paths relative to the root, or "
+            f"{dataset}: {len(missing)} of the {len(expected)} images that the protocols need are not among the "
+            f"samples, the first is {missing[0]}. Extract embeddings of the whole split, with paths relative to the root, or "
             "complete the dataset's folder."
         )
     surplus = [sample.path for sample in samples if sample.path not in known]
