@@ -121,8 +121,8 @@ def expected_positions(
     if missing:
         raise VIReIDError(
             f"{dataset}: {len(missing)} of the {len(expected)} images that the protocols need are not among the "
-            f"samples, the first is {missing[0]}. Extract embeddings of the whole split, with paths relative to the root, or "
-            "complete the dataset's folder."
+            f"samples, the first is {missing[0]}. Extract embeddings of the whole split, with paths relative to the "
+            "root, or complete the dataset's folder."
         )
     surplus = [sample.path for sample in samples if sample.path not in known]
     if surplus:
