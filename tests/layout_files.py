@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from vireid_lightning.data.layouts import LayoutPlan
+from vireid_lightning.data.synthetic.layouts import LayoutPlan
 
 
 def write_plan(plan: LayoutPlan, root: Path) -> Path:

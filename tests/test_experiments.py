@@ -12,8 +12,8 @@ import torch
 import yaml
 from layout_files import write_plan
 
-from vireid_lightning import cli
-from vireid_lightning.data import layouts
+from vireid_lightning.cli import lightning as cli
+from vireid_lightning.data.synthetic import layouts
 from vireid_lightning.methods.checkpoint import BLOCK, load_method, read_checkpoint
 
 EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
@@ -203,7 +203,7 @@ def test_two_processes_score_like_one(roots, trained, tmp_path, monkeypatch):
 
 
 def test_what_two_processes_predict_evaluate_scores_like_a_test(roots, trained, tmp_path, monkeypatch, capsys):
-    from vireid_lightning.tools import main as tools
+    from vireid_lightning.cli import vireid as tools
 
     monkeypatch.chdir(tmp_path)
     root = roots["SYSUMM01"]

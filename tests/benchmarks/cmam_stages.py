@@ -36,11 +36,11 @@ from rich.console import Console
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from vireid_lightning.callbacks import RetrievalMetrics
+from vireid_lightning.cli.tools.line_chart import LineChart
 from vireid_lightning.data import CrossModalityDataModule, Market1501, Source, Synthetic
-from vireid_lightning.data.layouts import plan_market1501
-from vireid_lightning.data.synthetic import write_plan
+from vireid_lightning.data.synthetic.dataset import write_plan
+from vireid_lightning.data.synthetic.layouts import plan_market1501
 from vireid_lightning.methods import CMAM, Baseline, Optimization, SourceStage, TargetStage
-from vireid_lightning.tools.line_chart import LineChart
 
 #: What is trained, in an order in which each finds what it starts from.
 FIRST = ("stage 1", "stage 1 without mutual terms", "supervised Baseline")

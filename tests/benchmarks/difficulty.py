@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vireid_lightning.data.pedestrians import PedestrianRenderer
+from vireid_lightning.data.synthetic.renderer import PedestrianRenderer
 
 CAMERAS = {1: 0, 2: 0, 3: 1, 4: 0, 5: 0, 6: 1}
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

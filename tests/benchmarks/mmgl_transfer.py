@@ -38,7 +38,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from vireid_lightning.callbacks import RetrievalMetrics
 from vireid_lightning.data import CrossModalityDataModule, Synthetic
-from vireid_lightning.data.transforms import Augmentation
+from vireid_lightning.data.images.augmentation import Augmentation
 from vireid_lightning.methods import MMGL, Baseline, Optimization
 
 #: Weights of permutation recovery and PCC. 36 makes of the mean squared error that of a whole 6 x 6 matrix.

@@ -25,8 +25,8 @@ from references import sysu_mm01
 from references.ranking import score_trials
 
 from vireid_lightning.metrics.embeddings import Embeddings
-from vireid_lightning.metrics.protocols import Protocol, Trial
 from vireid_lightning.metrics.scoring import score_protocols
+from vireid_lightning.protocols import Protocol, Trial
 
 
 def main(words: list[str] | None = None) -> None:

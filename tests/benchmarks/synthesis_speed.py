@@ -13,8 +13,8 @@ from pathlib import Path
 import cv2
 import pytest
 
-from vireid_lightning.data.layouts import plan_sysu_mm01
-from vireid_lightning.data.synthetic import write_plan
+from vireid_lightning.data.synthetic.dataset import write_plan
+from vireid_lightning.data.synthetic.layouts import plan_sysu_mm01
 
 
 def write_alone(root: Path, images: int) -> float:

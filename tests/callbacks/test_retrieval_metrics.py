@@ -14,10 +14,10 @@ from torch.utils.data import DataLoader
 
 from vireid_lightning.callbacks import LastAndBest, RetrievalMetrics, SaveEmbeddings
 from vireid_lightning.callbacks.run_files import Origin
-from vireid_lightning.data.batch import Sample
 from vireid_lightning.errors import VIReIDError
 from vireid_lightning.methods.checkpoint import BLOCK
 from vireid_lightning.metrics import Embeddings, Protocol, Trial, evaluate, score_protocols
+from vireid_lightning.types import Sample
 
 IMAGES, IDENTITIES = 23, 4
 

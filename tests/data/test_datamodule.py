@@ -11,14 +11,14 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from references.fake_dataset import TRAIN, FakeDataset, write_fake_dataset
 
-from vireid_lightning.data.batch import Sample
 from vireid_lightning.data.datamodule import CrossModalityDataModule
-from vireid_lightning.data.dataset import ReIDDataset
-from vireid_lightning.data.image_dataset import TrainingImages
-from vireid_lightning.data.images import BadImageError
-from vireid_lightning.data.sampler import Draw
-from vireid_lightning.data.transforms import Augmentation
+from vireid_lightning.data.datasets.base import ReIDDataset
+from vireid_lightning.data.images.augmentation import Augmentation
+from vireid_lightning.data.images.reading import BadImageError
+from vireid_lightning.data.images.torch_datasets import TrainingImages
+from vireid_lightning.data.samplers.planned import Draw
 from vireid_lightning.errors import VIReIDError
+from vireid_lightning.types import Sample
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*training identities are left out")
 SIZE = (16, 8)

@@ -11,9 +11,9 @@ import torch
 from references.fake_dataset import TRAIN, FakeDataset, write_fake_dataset
 
 from vireid_lightning.data import CrossModalityDataModule, Source
-from vireid_lightning.data.sampler import Draw
+from vireid_lightning.data.images.augmentation import Augmentation
+from vireid_lightning.data.samplers.planned import Draw
 from vireid_lightning.data.self_training import open_source, true_identities
-from vireid_lightning.data.transforms import Augmentation
 from vireid_lightning.errors import VIReIDError
 
 SIZE = (24, 12)

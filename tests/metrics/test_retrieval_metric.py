@@ -7,9 +7,9 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
-from vireid_lightning.data.batch import Sample
 from vireid_lightning.errors import VIReIDError
 from vireid_lightning.metrics import Protocol, RetrievalMetric, Trial
+from vireid_lightning.types import Sample
 
 IMAGES, IDENTITIES = 37, 6
 

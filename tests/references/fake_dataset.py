@@ -9,9 +9,9 @@ from typing import ClassVar
 import cv2
 import numpy as np
 
-from vireid_lightning.data.batch import Sample
-from vireid_lightning.data.dataset import ReIDDataset, Split
-from vireid_lightning.metrics.protocols import Protocol, Trial
+from vireid_lightning.data.datasets.base import ReIDDataset, Split
+from vireid_lightning.protocols import Protocol, Trial
+from vireid_lightning.types import Sample
 
 #: Images of each training identity, (visible, infrared). Identities 5 and 6 lack a modality; 9 has fewer than K = 3.
 TRAIN = {2: (5, 4), 3: (4, 6), 5: (3, 0), 6: (0, 2), 9: (2, 1), 11: (7, 7)}

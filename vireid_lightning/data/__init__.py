@@ -2,43 +2,28 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from vireid_lightning.data.batch import INFRARED, MODALITIES, UNKNOWN, VISIBLE, Batch, Sample
-from vireid_lightning.data.dataset import ReIDDataset, Split
-from vireid_lightning.data.llcm import LLCM
-from vireid_lightning.data.manifest import Manifest
-from vireid_lightning.data.market1501 import Market1501
-from vireid_lightning.data.msmt17 import MSMT17
-from vireid_lightning.data.regdb import RegDB
-from vireid_lightning.data.sysu_mm01 import SYSUMM01
-from vireid_lightning.data.sysu_mm02 import SYSUMM02
+from vireid_lightning.lazy import lazily
+from vireid_lightning.types import INFRARED, MODALITIES, UNKNOWN, VISIBLE, Batch, Sample
 
 if TYPE_CHECKING:
-    from vireid_lightning.data.cache import ImageCache
     from vireid_lightning.data.datamodule import CrossModalityDataModule
-    from vireid_lightning.data.images import ImageFiles, read_image, resize_image
-    from vireid_lightning.data.sampler import EvaluationSampler, IdentitySampler
+    from vireid_lightning.data.datasets.base import ReIDDataset, Split
+    from vireid_lightning.data.datasets.llcm import LLCM
+    from vireid_lightning.data.datasets.manifest import Manifest
+    from vireid_lightning.data.datasets.market1501 import Market1501
+    from vireid_lightning.data.datasets.msmt17 import MSMT17
+    from vireid_lightning.data.datasets.regdb import RegDB
+    from vireid_lightning.data.datasets.sysu_mm01 import SYSUMM01
+    from vireid_lightning.data.datasets.sysu_mm02 import SYSUMM02
+    from vireid_lightning.data.images.augmentation import Augmentation, TrainTransform
+    from vireid_lightning.data.images.cache import ImageCache
+    from vireid_lightning.data.images.reading import ImageFiles, read_image, resize_image
+    from vireid_lightning.data.samplers.evaluation import EvaluationSampler
+    from vireid_lightning.data.samplers.identity import IdentitySampler
     from vireid_lightning.data.self_training import Source
-    from vireid_lightning.data.synthetic import Synthetic
-    from vireid_lightning.data.transforms import Augmentation, TrainTransform
-
-# Name -> module, resolved on first use: these import lightning and albumentations, which takes seconds, and neither
-# reading index files nor drawing synthetic images, in processes of their own, needs them.
-_LAZY = {
-    "Augmentation": "transforms",
-    "CrossModalityDataModule": "datamodule",
-    "EvaluationSampler": "sampler",
-    "IdentitySampler": "sampler",
-    "ImageCache": "cache",
-    "ImageFiles": "images",
-    "Source": "self_training",
-    "Synthetic": "synthetic",
-    "TrainTransform": "transforms",
-    "read_image": "images",
-    "resize_image": "images",
-}
+    from vireid_lightning.data.synthetic.dataset import Synthetic
 
 __all__ = [
     "INFRARED",
@@ -69,12 +54,29 @@ __all__ = [
     "resize_image",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazily(
+        __name__,
+        {
+            "Augmentation": "images.augmentation",
+            "CrossModalityDataModule": "datamodule",
+            "EvaluationSampler": "samplers.evaluation",
+            "IdentitySampler": "samplers.identity",
+            "ImageCache": "images.cache",
+            "ImageFiles": "images.reading",
+            "LLCM": "datasets.llcm",
+            "MSMT17": "datasets.msmt17",
+            "Manifest": "datasets.manifest",
+            "Market1501": "datasets.market1501",
+            "ReIDDataset": "datasets.base",
+            "RegDB": "datasets.regdb",
+            "SYSUMM01": "datasets.sysu_mm01",
+            "SYSUMM02": "datasets.sysu_mm02",
+            "Source": "self_training",
+            "Split": "datasets.base",
+            "Synthetic": "synthetic.dataset",
+            "TrainTransform": "images.augmentation",
+            "read_image": "images.reading",
+            "resize_image": "images.reading",
+        },
+    )

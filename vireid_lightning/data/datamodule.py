@@ -15,21 +15,22 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from vireid_lightning.data.batch import UNKNOWN, Batch, Sample
-from vireid_lightning.data.cache import ImageCache
-from vireid_lightning.data.dataset import ReIDDataset, Split
-from vireid_lightning.data.image_dataset import EvaluationImages, TrainingImages
-from vireid_lightning.data.image_source import open_all, open_readable
-from vireid_lightning.data.images import INTERPOLATIONS, ImageFiles, Interpolation
-from vireid_lightning.data.loading import IMAGENET_MEAN, IMAGENET_STD, LateDataLoader, normalize, start_worker
-from vireid_lightning.data.modality_sampler import ModalitySampler
-from vireid_lightning.data.pseudo_label_sampler import PseudoLabelSampler
-from vireid_lightning.data.sampler import EvaluationSampler, IdentitySampler
+from vireid_lightning.data.datasets.base import ReIDDataset, Split
+from vireid_lightning.data.datasets.protocol_choice import choose_protocol, keep_used
+from vireid_lightning.data.images.augmentation import Augmentation, Pipeline, TrainTransform
+from vireid_lightning.data.images.cache import ImageCache
+from vireid_lightning.data.images.opening import open_all, open_readable
+from vireid_lightning.data.images.reading import INTERPOLATIONS, ImageFiles, Interpolation
+from vireid_lightning.data.images.torch_datasets import EvaluationImages, TrainingImages
+from vireid_lightning.data.loading import LateDataLoader, normalize, start_worker
+from vireid_lightning.data.samplers.evaluation import EvaluationSampler
+from vireid_lightning.data.samplers.identity import IdentitySampler
+from vireid_lightning.data.samplers.modality import ModalitySampler
+from vireid_lightning.data.samplers.pseudo_label import PseudoLabelSampler
 from vireid_lightning.data.self_training import Domain, SelfTraining, Source, open_source
-from vireid_lightning.data.transforms import Augmentation, Pipeline, TrainTransform
-from vireid_lightning.data.validation import choose_protocol, keep_used
 from vireid_lightning.errors import VIReIDError
-from vireid_lightning.metrics.protocols import Protocol
+from vireid_lightning.protocols import Protocol
+from vireid_lightning.types import IMAGENET_MEAN, IMAGENET_STD, UNKNOWN, Batch, Sample
 
 #: The stages that score protocols.
 Stage = Literal["validate", "test"]
@@ -40,10 +41,10 @@ _SPLIT: dict[str, Split] = {"validate": "val", "test": "test"}
 class CrossModalityDataModule(LightningDataModule):
     """Loads a dataset for any method.
 
-    Training batches are those of :class:`~vireid_lightning.data.sampler.IdentitySampler`. For a method that reads no
-    identities they are those of :class:`~vireid_lightning.data.modality_sampler.ModalitySampler`, P * K visible and
+    Training batches are those of :class:`~vireid_lightning.data.samplers.identity.IdentitySampler`. For a method that reads no
+    identities they are those of :class:`~vireid_lightning.data.samplers.modality.ModalitySampler`, P * K visible and
     P * K infrared images, and the identities are removed before anything sees them; for one that labels its images
-    itself, those of :class:`~vireid_lightning.data.pseudo_label_sampler.PseudoLabelSampler`. Validation extracts the
+    itself, those of :class:`~vireid_lightning.data.samplers.pseudo_label.PseudoLabelSampler`. Validation extracts the
     images that one protocol needs, test and prediction all images of the test split; each image is loaded by one rank,
     once. Images travel to the device as uint8 and are normalised there. The draws of training follow from (seed, epoch)
     alone, whatever the number of workers and processes, and whether or not the run was resumed.

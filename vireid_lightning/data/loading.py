@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+from vireid_lightning.types import IMAGENET_MEAN, IMAGENET_STD
 
 
 class LateDataLoader(DataLoader):

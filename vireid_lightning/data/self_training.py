@@ -12,16 +12,17 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from vireid_lightning.data.batch import UNKNOWN, VISIBLE, Sample
-from vireid_lightning.data.dataset import ReIDDataset
-from vireid_lightning.data.image_dataset import EvaluationImages, Images, TrainingImages
-from vireid_lightning.data.image_source import open_all
-from vireid_lightning.data.images import ImageFiles
+from vireid_lightning.data.datasets.base import ReIDDataset
+from vireid_lightning.data.images.augmentation import Augmentation, Pipeline, TrainTransform
+from vireid_lightning.data.images.opening import open_all
+from vireid_lightning.data.images.reading import ImageFiles
+from vireid_lightning.data.images.torch_datasets import EvaluationImages, Images, TrainingImages
 from vireid_lightning.data.loading import LateDataLoader
-from vireid_lightning.data.pseudo_label_sampler import PseudoLabelSampler
-from vireid_lightning.data.sampler import Draw, EvaluationSampler
-from vireid_lightning.data.transforms import Augmentation, Pipeline, TrainTransform
+from vireid_lightning.data.samplers.evaluation import EvaluationSampler
+from vireid_lightning.data.samplers.planned import Draw
+from vireid_lightning.data.samplers.pseudo_label import PseudoLabelSampler
 from vireid_lightning.errors import VIReIDError
+from vireid_lightning.types import UNKNOWN, VISIBLE, Sample
 
 #: ``source``: visible images that the first stage learns from; ``target``: the datamodule's own dataset.
 DomainName = Literal["source", "target"]
@@ -146,7 +147,7 @@ class SourceImages(TrainingImages):
 
     Args:
         fakes: The copies, in the order of the samples.
-        arguments: Those of :class:`~vireid_lightning.data.image_dataset.TrainingImages`.
+        arguments: Those of :class:`~vireid_lightning.data.images.torch_datasets.TrainingImages`.
     """
 
     def __init__(self, *arguments: Any, fakes: Images) -> None:

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vireid_lightning.data.batch import INFRARED, VISIBLE
 from vireid_lightning.precision import in_float32
+from vireid_lightning.types import INFRARED, VISIBLE
 
 
 @in_float32

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vireid_lightning.data.batch import VISIBLE
 from vireid_lightning.precision import in_float32
+from vireid_lightning.types import VISIBLE
 
 
 class ModalityClassifiers(nn.Module):

@@ -4,8 +4,7 @@ from vireid_lightning.methods.agw import AGW
 from vireid_lightning.methods.base import ReIDModule
 from vireid_lightning.methods.baseline import Baseline
 from vireid_lightning.methods.checkpoint import load_method
-from vireid_lightning.methods.cmam import CMAM
-from vireid_lightning.methods.cmam_schedule import SourceStage, TargetStage
+from vireid_lightning.methods.cmam import CMAM, SourceStage, TargetStage
 from vireid_lightning.methods.dclnet import DCLNet
 from vireid_lightning.methods.mmgl import MMGL
 from vireid_lightning.methods.mpanet import MPANet

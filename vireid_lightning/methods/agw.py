@@ -7,11 +7,11 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vireid_lightning.data.batch import Batch
 from vireid_lightning.losses import weighted_regularized_triplet_loss
 from vireid_lightning.methods.base import ReIDModule
 from vireid_lightning.methods.optimization import Optimization
 from vireid_lightning.modules import Backbone, BNNeck, GeM, insert_non_local
+from vireid_lightning.types import Batch
 
 
 class AGW(ReIDModule):

@@ -11,11 +11,11 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
-from vireid_lightning.data.batch import Batch
 from vireid_lightning.errors import VIReIDError
 from vireid_lightning.methods.checkpoint import describe_run
 from vireid_lightning.methods.optimization import Optimization
 from vireid_lightning.methods.transfer import initialise_from
+from vireid_lightning.types import Batch
 
 
 class ReIDModule(LightningModule, ABC):

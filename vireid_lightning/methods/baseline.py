@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vireid_lightning.data.batch import Batch
 from vireid_lightning.losses import batch_hard_triplet_loss
 from vireid_lightning.methods.base import ReIDModule
 from vireid_lightning.methods.optimization import Optimization
 from vireid_lightning.modules import Backbone, BNNeck, GlobalAveragePooling
+from vireid_lightning.types import Batch
 
 
 class Baseline(ReIDModule):

@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vireid_lightning.data.batch import Batch
 from vireid_lightning.errors import VIReIDError
 from vireid_lightning.losses import (
     batch_hard_triplet_loss,
@@ -31,6 +30,7 @@ from vireid_lightning.modules import (
     require_part_rows,
     shrink_mask,
 )
+from vireid_lightning.types import Batch
 
 
 class DCLNet(ReIDModule):

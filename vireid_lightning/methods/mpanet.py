@@ -7,7 +7,6 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vireid_lightning.data.batch import Batch
 from vireid_lightning.errors import VIReIDError
 from vireid_lightning.losses.center_cluster import center_cluster_loss
 from vireid_lightning.losses.modality_identity import modality_identity_loss
@@ -19,6 +18,7 @@ from vireid_lightning.modules.backbone import Backbone
 from vireid_lightning.modules.modality_alleviation import ModalityAlleviation
 from vireid_lightning.modules.neck import BNNeck
 from vireid_lightning.modules.pattern_alignment import PatternAlignment
+from vireid_lightning.types import Batch
 
 
 class MPANet(ReIDModule):

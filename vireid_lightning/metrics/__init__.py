@@ -1,34 +1,50 @@
-"""Ranking, protocols, the retrieval metric and re-ranking."""
+"""Ranking, measures, the retrieval metric and re-ranking."""
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from typing import TYPE_CHECKING
 
-# Name -> module, resolved on first use: datasets import protocols, and to list files they need no torchmetrics.
-_LAZY = {
-    "BlockScorer": "ranking",
-    "Embeddings": "embeddings",
-    "Protocol": "protocols",
-    "ProtocolScores": "scores",
-    "ReRanking": "re_ranking",
-    "RetrievalMetric": "retrieval_metric",
-    "ScoreTable": "results",
-    "Trial": "protocols",
-    "evaluate": "evaluation",
-    "evaluate_file": "evaluation",
-    "re_rank": "re_ranking",
-    "score_protocols": "scoring",
-}
+from vireid_lightning.lazy import lazily
+from vireid_lightning.protocols import Protocol, Trial
 
-__all__ = sorted(_LAZY)
+if TYPE_CHECKING:
+    from vireid_lightning.metrics.embeddings import Embeddings
+    from vireid_lightning.metrics.evaluation import evaluate, evaluate_file
+    from vireid_lightning.metrics.ranking import BlockScorer
+    from vireid_lightning.metrics.re_ranking import ReRanking, re_rank
+    from vireid_lightning.metrics.results import ScoreTable
+    from vireid_lightning.metrics.retrieval_metric import RetrievalMetric
+    from vireid_lightning.metrics.scores import ProtocolScores
+    from vireid_lightning.metrics.scoring import score_protocols
 
+__all__ = [
+    "BlockScorer",
+    "Embeddings",
+    "Protocol",
+    "ProtocolScores",
+    "ReRanking",
+    "RetrievalMetric",
+    "ScoreTable",
+    "Trial",
+    "evaluate",
+    "evaluate_file",
+    "re_rank",
+    "score_protocols",
+]
 
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazily(
+        __name__,
+        {
+            "BlockScorer": "ranking",
+            "Embeddings": "embeddings",
+            "ProtocolScores": "scores",
+            "ReRanking": "re_ranking",
+            "RetrievalMetric": "retrieval_metric",
+            "ScoreTable": "results",
+            "evaluate": "evaluation",
+            "evaluate_file": "evaluation",
+            "re_rank": "re_ranking",
+            "score_protocols": "scoring",
+        },
+    )

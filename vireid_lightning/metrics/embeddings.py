@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from vireid_lightning.data.batch import UNKNOWN, Sample
 from vireid_lightning.errors import VIReIDError
-from vireid_lightning.metrics.files import read_arrays, write_arrays
+from vireid_lightning.files import read_arrays, write_arrays
+from vireid_lightning.types import UNKNOWN, Sample
 
 _CHECKED_AT_ONCE = 2**24  # values looked at per step when looking for NaN, so that a memory-mapped file stays on disk
 

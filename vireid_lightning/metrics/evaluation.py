@@ -10,14 +10,14 @@ import numpy as np
 
 from vireid_lightning.errors import VIReIDError
 from vireid_lightning.metrics.embeddings import Embeddings
-from vireid_lightning.metrics.protocols import CMC, Protocol, Removal, Trial
 from vireid_lightning.metrics.re_ranking import ReRanking
 from vireid_lightning.metrics.results import ScoreTable
 from vireid_lightning.metrics.scores import ProtocolScores
 from vireid_lightning.metrics.scoring import score_protocols
+from vireid_lightning.protocols import CMC, Protocol, Removal, Trial
 
 if TYPE_CHECKING:
-    from vireid_lightning.data.dataset import ReIDDataset
+    from vireid_lightning.data.datasets.base import ReIDDataset
 
 
 def evaluate(

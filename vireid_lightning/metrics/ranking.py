@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from vireid_lightning.metrics.parallel import map_parts
-from vireid_lightning.metrics.protocols import CMC, SYSU_GALLERY_CAMERA, SYSU_QUERY_CAMERA, Removal
+from vireid_lightning.protocols import CMC, SYSU_GALLERY_CAMERA, SYSU_QUERY_CAMERA, Removal
 
 #: Ranks are held in 16 bits here; a larger gallery goes through :mod:`vireid_lightning.metrics.streaming`.
 LARGEST_GALLERY = 2**15 - 1

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from vireid_lightning import __version__
 from vireid_lightning.errors import VIReIDError, did_you_mean
-from vireid_lightning.metrics.files import atomic_write
+from vireid_lightning.files import atomic_write
 from vireid_lightning.metrics.scores import RANKS, SCORES, ProtocolScores
 
 #: Number of the layout of ``results.json``.

@@ -11,14 +11,14 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from vireid_lightning.data.batch import Sample
 from vireid_lightning.errors import VIReIDError
 from vireid_lightning.metrics.distances import check_distance
 from vireid_lightning.metrics.embeddings import Embeddings
-from vireid_lightning.metrics.protocols import Protocol
 from vireid_lightning.metrics.re_ranking import ReRanking
 from vireid_lightning.metrics.results import ScoreTable
 from vireid_lightning.metrics.scoring import score_protocols
+from vireid_lightning.protocols import Protocol
+from vireid_lightning.types import Sample
 
 
 class RetrievalMetric(Metric):

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from vireid_lightning.errors import VIReIDError
-from vireid_lightning.metrics.protocols import Protocol
 from vireid_lightning.metrics.ranking import QueryScores
+from vireid_lightning.protocols import Protocol
 
 #: The ranks that tables and result files name.
 RANKS = (1, 5, 10, 20)

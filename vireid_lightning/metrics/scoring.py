@@ -13,11 +13,11 @@ from vireid_lightning.metrics.distances import check_distance, distance_block, e
 from vireid_lightning.metrics.embeddings import Embeddings
 from vireid_lightning.metrics.equal_rows import first_equal_rows
 from vireid_lightning.metrics.parallel import block_threads
-from vireid_lightning.metrics.protocols import SYSU_QUERY_CAMERA, Protocol, Trial
 from vireid_lightning.metrics.ranking import LARGEST_GALLERY, BlockScorer, QueryScores
 from vireid_lightning.metrics.re_ranking import ReRanking, re_rank
 from vireid_lightning.metrics.scores import ProtocolScores, hash_gallery, trial_scores
 from vireid_lightning.metrics.streaming import StreamingScorer
+from vireid_lightning.protocols import SYSU_QUERY_CAMERA, Protocol, Trial
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ from vireid_lightning.metrics.embeddings import Embeddings
 from vireid_lightning.metrics.equal_rows import first_equal_rows, first_of_each
 from vireid_lightning.metrics.k_reciprocal import row_blocks
 from vireid_lightning.metrics.parallel import map_parts
-from vireid_lightning.metrics.protocols import SYSU_GALLERY_CAMERA, SYSU_QUERY_CAMERA, Protocol, Trial
 from vireid_lightning.metrics.ranking import QueryScores, columns_by_group
+from vireid_lightning.protocols import SYSU_GALLERY_CAMERA, SYSU_QUERY_CAMERA, Protocol, Trial
 
 # A block of distances is wide, so that few searches are made, and at least this many queries high where it can be, so
 # that the matrix product is not slowed down by reading the gallery.

@@ -1,7 +1,7 @@
 """The networks' parts that methods are built from."""
 
 from vireid_lightning.modules.backbone import Backbone, ModalityRows, PerModality
-from vireid_lightning.modules.extractor import Extractor
+from vireid_lightning.modules.encoder import Extractor
 from vireid_lightning.modules.gray_view import GrayView, draw_channels
 from vireid_lightning.modules.modality_alleviation import ModalityAlleviation
 from vireid_lightning.modules.neck import BNNeck

@@ -8,9 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from vireid_lightning.data.batch import INFRARED, VISIBLE
 from vireid_lightning.errors import VIReIDError
 from vireid_lightning.modules.timm_stages import build_stages
+from vireid_lightning.types import INFRARED, VISIBLE
 
 
 class ModalityRows(NamedTuple):

@@ -1,0 +1,245 @@
+"""``vireid check-dataset``: what it counts, what it finds wrong, and how it exits."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from layout_files import edit, write, write_plan
+
+from vireid_lightning.cli.vireid import main
+from vireid_lightning.data.synthetic.layouts import (
+    plan_llcm,
+    plan_manifest,
+    plan_market1501,
+    plan_msmt17,
+    plan_regdb,
+    plan_regdb_like,
+    plan_sysu_mm01,
+    plan_sysu_mm02,
+)
+
+SMALL = {
+    "SYSUMM01": plan_sysu_mm01(train=2, val=1, test=2, images_per_camera=2),
+    "RegDB": plan_regdb(identities=4, images_per_modality=2),
+    "LLCM": plan_llcm(train=2, test=2, images_per_camera=1),
+    "SYSUMM02": plan_sysu_mm02(train=2, test=2, images_per_camera=2),
+    "Market1501": plan_market1501(train=2, test=2, images_per_camera=1),
+    "MSMT17": plan_msmt17(train=2, test=2, images_per_identity=4),
+    "Manifest": plan_manifest(train=2, val=0, test=2, images_per_camera=2),
+}
+
+
+@pytest.fixture
+def check(capsys):
+    """Run the tool; return its exit code, standard output and standard error."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        try:
+            main(["check-dataset", *map(str, arguments)])
+            code = 0
+        except SystemExit as end:
+            code = end.code
+        output = capsys.readouterr()
+        return code, " ".join(output.out.split()), output.err
+
+    return run
+
+
+@pytest.fixture
+def report(check):
+    def run(*arguments: object) -> tuple[int, dict]:
+        code, output, _ = check(*arguments, "--json")
+        return code, json.loads(output)
+
+    return run
+
+
+def problems(report: dict) -> str:
+    return " | ".join(fault["problem"] for fault in report["faults"])
+
+
+@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_whole_stand_in_has_no_faults(tmp_path, report, name, deep):
+    root = write_plan(SMALL[name], tmp_path)
+    code, found = report(name, root / "manifest.csv" if name == "Manifest" else root, *(["--deep"] if deep else []))
+    assert (code, found["faults"]) == (0, [])
+    assert len(found["fingerprint"]) == 12
+    images = sum(count["found"] for count in found["counts"] if count["what"] != "identities" and count["camera"])
+    junk = sum(image.path.startswith("bounding_box_test/-1") for image in SMALL[name].images)
+    assert images == len(SMALL[name].images) - junk
+    assert found["decoded"] == (images if deep else 0)
+    assert bool(found["notes"]) == (name != "Manifest")  # a stand-in is said to be one
+
+
+def test_the_table_and_the_exit_code(tmp_path, check):
+    root = write_plan(SMALL["SYSUMM01"], tmp_path)
+    code, output, _ = check("SYSUMM01", root)
+    assert code == 0
+    assert "SYSU-MM01" in output
+    assert "No faults." in output
+    (root / "cam3/0004/0001.jpg").unlink()
+    code, output, _ = check("SYSUMM01", root)
+    assert code == 1
+    assert "test │ infrared │ 3 │ 4 │ 3" in output
+    assert "Faults: 2." in output
+    assert "To do:" in output
+
+
+def test_the_published_counts_are_those_of_the_real_index_files(tmp_path, shared_data, report):
+    """RegDB's real structure has the published identities, so each count is held against the published one."""
+    root = write_plan(plan_regdb_like(shared_data / "regdb" / "idx"), tmp_path)
+    code, found = report("RegDB", root, "--trial", 3)
+    assert (code, found["notes"], found["faults"]) == (0, [], [])
+    assert {(count["expected"], count["found"]) for count in found["counts"]} == {(206, 206), (2060, 2060)}
+
+
+def test_every_sysu_mm01_count_has_its_published_number(shared_data):
+    from collections import Counter
+
+    from vireid_lightning.data import SYSUMM01
+    from vireid_lightning.data.datasets.published import PUBLISHED
+
+    dataset = SYSUMM01(shared_data / "sysu_mm01", train="train", validation="val")
+    for split, published in PUBLISHED["SYSU-MM01"].items():
+        listed = dataset.listed(split)
+        assert Counter((sample.modality, sample.camera) for sample in listed) == published.images
+        assert len({sample.identity for sample in listed}) == published.identities
+
+
+def test_an_image_fewer_than_published_is_a_fault(tmp_path, report, monkeypatch):
+    """A folder with the published identities is the real dataset; no index file lists LLCM's test images."""
+    from vireid_lightning.data.datasets import published
+
+    sizes = {
+        "train": published.PublishedSplit(2, {(0, None): 18, (1, None): 16}),
+        "test": published.PublishedSplit(2, {(0, None): 18, (1, None): 16}),
+    }
+    monkeypatch.setitem(published.PUBLISHED, "LLCM", sizes)
+    root = write_plan(SMALL["LLCM"], tmp_path)
+    assert report("LLCM", root)[0] == 0
+    next((root / "test_nir/cam2/0003").iterdir()).unlink()
+    code, found = report("LLCM", root)
+    assert code == 1
+    assert problems(found) == "The split test has 15 infrared images where 16 are expected."
+
+
+def test_a_lost_identity_is_a_fault_where_file_names_alone_tell_them(tmp_path, report, monkeypatch):
+    from vireid_lightning.data.datasets import published
+
+    root = write_plan(SMALL["Market1501"], tmp_path)
+    _, found = report("Market1501", root)
+    sizes = {
+        split: published.PublishedSplit(
+            next(row["found"] for row in found["counts"] if (row["split"], row["what"]) == (split, "identities")),
+            {(0, None): sum(r["found"] for r in found["counts"] if (r["split"], r["what"]) == (split, "visible"))},
+        )
+        for split in ("train", "test")
+    }
+    monkeypatch.setitem(published.PUBLISHED, "Market-1501", sizes)
+    assert report("Market1501", root)[0] == 0
+    lost = min(path.name[:4] for path in (root / "bounding_box_train").iterdir())
+    for path in (root / "bounding_box_train").glob(f"{lost}_*"):
+        path.unlink()
+    code, found = report("Market1501", root)
+    assert code == 1
+    before = sizes["train"].identities
+    assert f"The split train has {before - 1} identities where {before} are expected." in problems(found)
+
+
+def test_bad_files_are_found(tmp_path, report):
+    root = write_plan(SMALL["SYSUMM01"], tmp_path)
+    write(root / "cam1/0001/0001.jpg", b"")
+    content = (root / "cam2/0001/0001.jpg").read_bytes()
+    write(root / "cam2/0001/0001.jpg", content[: len(content) // 2])
+    write(root / "cam4/0001/0001.jpg", b"no image")
+    code, found = report("SYSUMM01", root)
+    assert code == 1
+    bad = "2: cam1/0001/0001.jpg, cam4/0001/0001.jpg."
+    assert problems(found) == f"Image files that are empty, unreadable or no images, {bad}"
+    code, found = report("SYSUMM01", root, "--deep")
+    assert code == 1
+    assert "3: cam1/0001/0001.jpg, cam2/0001/0001.jpg, cam4/0001/0001.jpg." in problems(found)
+
+
+def test_images_that_the_matrices_do_not_list(tmp_path, report):
+    root = write_plan(SMALL["SYSUMM01"], tmp_path)
+    write(root / "cam1/0001/0009.jpg", b"an image")
+    code, found = report("SYSUMM01", root)
+    assert code == 1
+    assert "Unknown train images that exp/rand_perm_cam.mat does not list, 1: cam1/0001/0009.jpg." in problems(found)
+
+
+def test_identities_of_one_modality(tmp_path, report):
+    root = write_plan(SMALL["Manifest"], tmp_path)
+    text = (root / "manifest.csv").read_text()
+    lines = [line for line in text.splitlines() if not (",2," in line and "infrared" in line)]
+    write(root / "manifest.csv", "\n".join(lines))
+    code, found = report("Manifest", root / "manifest.csv")
+    assert code == 1
+    assert problems(found) == "Identities of train with visible images only, 1: 2."
+
+
+def test_identities_trained_on_and_searched_for_are_a_fault(tmp_path, check, report):
+    root = write_plan(SMALL["Manifest"], tmp_path)
+    text = (root / "manifest.csv").read_text()
+    write(root / "manifest.csv", text.replace(",3,", ",2,"))
+    code, found = report("Manifest", root / "manifest.csv")
+    assert code == 1
+    assert problems(found) == "Identities both in train and in what is searched, 1: 2."
+    assert check("Manifest", root / "manifest.csv")[2] == ""
+
+
+def test_a_manifest_of_the_other_direction(tmp_path, check):
+    root = write_plan(SMALL["Manifest"], tmp_path)
+    lines = (root / "manifest.csv").read_text().splitlines()
+    kept = [line for line in lines if not line.endswith(("infrared,3,query", "infrared,4,query"))]
+    write(root / "manifest.csv", "\n".join(kept))
+    code, _, error = check("Manifest", root / "manifest.csv")
+    assert code == 2
+    assert "--direction visible-to-infrared" in error
+    assert check("Manifest", root / "manifest.csv", "--direction", "visible-to-infrared")[0] == 0
+
+
+def test_missing_files_and_broken_matrices_are_faults_of_the_dataset(tmp_path, report):
+    regdb = write_plan(SMALL["RegDB"], tmp_path / "regdb")
+    next((regdb / "Visible/1").iterdir()).unlink()
+    code, found = report("RegDB", regdb)
+    assert (code, found["fingerprint"]) == (1, None)
+    assert problems(found).count("1 file listed in") == 1
+    # The rest of that split is counted and looked at all the same.
+    assert {row["split"] for row in found["counts"]} == {"train", "test"}
+    write(next((regdb / "Visible/1").iterdir()), b"")
+    assert "Image files that are empty, unreadable or no images, 1: Visible/1/" in problems(report("RegDB", regdb)[1])
+    sysu = write_plan(SMALL["SYSUMM01"], tmp_path / "sysu")
+    write(sysu / "exp/rand_perm_cam.mat", b"")
+    code, found = report("SYSUMM01", sysu)
+    assert code == 1
+    assert problems(found).count("not a readable MATLAB file") == 1
+    assert found["faults"][0]["remedy"] == "Copy it again."
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("SYSUMM1", "."), "Did you mean 'SYSUMM01'?"),
+        (("LLCM", "nowhere"), "nowhere does not exist"),
+        (("LLCM", ".", "--trial", "2"), "LLCM takes no trial; leave out --trial"),
+        (("Manifest", "."), "Give the path of a CSV file"),
+    ],
+)
+def test_bad_input_exits_with_2(tmp_path, monkeypatch, check, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    code, _, error = check(*arguments)
+    assert code == 2
+    assert message in error
+
+
+def test_a_broken_index_file_exits_with_2(tmp_path, check):
+    root = write_plan(SMALL["SYSUMM02"], tmp_path)
+    edit(root / "train.txt", "cam1", "cam1 x y")
+    write(root / "test_ir.txt", "")
+    code, _, error = check("SYSUMM02", root)
+    assert code == 2
+    assert "test_ir.txt is empty" in error

@@ -1,0 +1,184 @@
+"""Manifest: which rows make which split and protocol, and bad input."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import pytest
+from layout_files import write
+
+from vireid_lightning.data import Manifest
+from vireid_lightning.errors import VIReIDError
+
+HEADER = "path,identity,modality,camera,split"
+ROWS = (
+    "a.jpg,1,visible,1,train",
+    "b.jpg,1,infrared,2,train",
+    "c.jpg,2,rgb,1,train",
+    "d.jpg,2,thermal,2,train",
+    "e.jpg,5,infrared,2,query",
+    "f.jpg,6,ir,2,query",
+    "g.jpg,5,visible,1,gallery",
+    "h.jpg,6,visible,1,gallery",
+)
+
+
+@pytest.fixture
+def make(tmp_path):
+    """Write a manifest of the given rows, and its images."""
+
+    def write_manifest(*rows: str, header: str = HEADER) -> Manifest:
+        for row in rows:
+            if row.split(",")[0]:
+                write(tmp_path / row.split(",")[0], b"an image")
+        return write(tmp_path / "manifest.csv", "\n".join([header, *rows]) + "\n")
+
+    return write_manifest
+
+
+def test_the_example_to_copy(tmp_path):
+    example = Path(__file__).resolve().parents[3] / "experiments" / "manifest_example" / "manifest.csv"
+    content = example.read_text(encoding="utf-8")
+    path = write(tmp_path / "manifest.csv", content)
+    for line in content.splitlines()[1:]:
+        write(tmp_path / line.split(",")[0], b"an image")
+    dataset = Manifest(path)
+    assert (dataset.identities("train"), dataset.identities("test")) == ([1, 2], [3, 4])
+    assert {sample.modality for sample in dataset.samples("train")} == {0, 1}
+    (protocol,) = dataset.protocols(dataset.samples("test"))
+    assert (protocol.name, len(protocol.trials[0].query), len(protocol.trials[0].gallery)) == (
+        "infrared-to-visible",
+        2,
+        2,
+    )
+
+
+def test_one_direction_where_only_that_is_possible(make):
+    dataset = Manifest(make(*ROWS))
+    samples = dataset.samples("test")
+    assert [sample.modality for sample in dataset.samples("train")] == [0, 1, 0, 1]
+    (protocol,) = dataset.protocols(samples)
+    assert (protocol.name, protocol.removal, protocol.cmc) == ("infrared-to-visible", "same-camera", "image")
+    assert [samples[position].path for position in protocol.trials[0].query] == ["e.jpg", "f.jpg"]
+    assert [samples[position].path for position in protocol.trials[0].gallery] == ["g.jpg", "h.jpg"]
+    assert dataset.labelled
+
+
+def test_both_directions_where_both_modalities_are_in_both_sets(make):
+    dataset = Manifest(make(*ROWS, "i.jpg,5,visible,,query", "j.jpg,5,infrared,3,gallery"))
+    names = [protocol.name for protocol in dataset.protocols(dataset.samples("test"))]
+    assert names == ["visible-to-infrared", "infrared-to-visible"]
+
+
+def test_the_other_direction_needs_someone_to_be_found(make):
+    dataset = Manifest(make(*ROWS, "i.jpg,77,visible,,query", "j.jpg,78,infrared,3,gallery"))
+    (protocol,) = dataset.protocols(dataset.samples("test"))
+    assert protocol.name == dataset.default_protocol == "infrared-to-visible"
+
+
+def test_the_direction_may_be_chosen(make):
+    path = make(*ROWS[:4], "e.jpg,5,visible,1,query", "g.jpg,5,infrared,2,gallery")
+    dataset = Manifest(path, direction="visible-to-infrared")
+    assert dataset.default_protocol == "visible-to-infrared"
+    assert [protocol.name for protocol in dataset.protocols(dataset.samples("test"))] == ["visible-to-infrared"]
+    with pytest.raises(VIReIDError, match="give one of"):
+        Manifest(path, direction="both")
+
+
+def test_validation_uses_val_rows_where_there_are_some(make):
+    without = Manifest(make(*ROWS))
+    assert without.samples("val") == without.samples("test")
+    dataset = Manifest(make(*ROWS, "v.jpg,8,visible,1,val", "w.jpg,8,infrared,1,val", "x.jpg,8,infrared,,val"))
+    val = dataset.samples("val")
+    assert [sample.path for sample in val] == ["v.jpg", "w.jpg", "x.jpg"]
+    query = {p.name: [val[q].path for q in p.trials[0].query] for p in dataset.protocols(val, "val")}
+    assert query == {"visible-to-infrared": ["v.jpg"], "infrared-to-visible": ["w.jpg", "x.jpg"]}
+
+
+def test_columns_in_any_order_with_further_ones_and_spaces(make, tmp_path):
+    expected = Manifest(make(*ROWS)).samples("train")
+    rows = [",".join([*reversed(row.split(",")), "a note"]) for row in ROWS]
+    write(tmp_path / "other.csv", "\ufeffsplit, camera, modality, identity, path, note\r\n" + "\r\n".join(rows))
+    assert Manifest(tmp_path / "other.csv").samples("train") == expected
+
+
+def test_unlabelled_training_rows(make):
+    dataset = Manifest(make("a.jpg,,visible,1,train", "b.jpg,,infrared,2,train", *ROWS[4:]))
+    assert not dataset.labelled
+    assert dataset.identities("train") == []
+    assert {sample.identity for sample in dataset.samples("train")} == {-1}
+
+
+def test_training_rows_alone(make):
+    dataset = Manifest(make(*ROWS[:4]))
+    assert dataset.identities("train") == [1, 2]
+    with pytest.raises(VIReIDError, match="no infrared query"):
+        dataset.protocols(dataset.samples("test"))
+
+
+def test_an_identity_in_both_train_and_gallery_is_warned_of_by_name(make):
+    with pytest.warns(UserWarning, match=r"1 identities of .*manifest\.csv are both in train .*: 2\."):
+        Manifest(make(*ROWS, "i.jpg,2,visible,1,gallery"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Manifest(make(*ROWS))
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ((*ROWS, "i.jpg,1,infra,1,train"), r"line 10 of .*manifest\.csv has the unknown modality 'infra'; give one of"),
+        ((*ROWS, "i.jpg,1,infrard,1,train"), "Did you mean 'infrared'"),
+        ((*ROWS, "i.jpg,1,visible,1,test"), "unknown split 'test'; give one of train, val, query, gallery"),
+        ((*ROWS, "a.jpg,1,visible,1,train"), r"line 10 of .* lists a\.jpg, which line 2 lists already"),
+        ((*ROWS, "./a.jpg,1,visible,1,train"), r"line 10 of .* lists a\.jpg, which line 2 lists already"),
+        ((*ROWS, "b/../a.jpg,1,visible,1,train"), r"line 10 of .* lists a\.jpg, which line 2 lists already"),
+        ((*ROWS, "i.jpg,x,visible,1,train"), r"line 10 of .* has 'x' where a whole number \(identity\)"),
+        ((*ROWS, "i.jpg,-3,visible,1,train"), "has the identity -3"),
+        ((*ROWS, "i.jpg,1,visible,one,train"), r"has 'one' where a whole number \(camera\)"),
+        ((*ROWS, "i.jpg,,visible,1,train"), "1 of the 5 train rows .* no identity"),
+        ((*ROWS, "i.jpg,,visible,1,gallery"), "line 10 of .* has no identity"),
+        ((*ROWS, ",1,visible,1,train"), "line 10 of .* has no path"),
+        ((*ROWS, "i.jpg,1"), "unknown modality ''"),
+        (ROWS[:4] + ROWS[6:], "no infrared query row"),
+        (ROWS[:6], "no visible gallery row"),
+        ((*ROWS[:4], "q.jpg,5,visible,1,query", "r.jpg,5,infrared,1,gallery"), "set direction='visible-to-infrared'"),
+        ((), "has a header but no rows"),
+    ],
+)
+def test_bad_rows_are_named(make, rows, message):
+    with pytest.raises(VIReIDError, match=message):
+        Manifest(make(*rows))
+
+
+def test_bad_files_are_named(make, tmp_path):
+    with pytest.raises(VIReIDError, match="lacks camera, split"):
+        Manifest(make("a.jpg,1,visible", header="path,identity,modality"))
+    write(tmp_path / "manifest.csv", "")
+    with pytest.raises(VIReIDError, match=r"manifest\.csv is empty"):
+        Manifest(tmp_path / "manifest.csv")
+    with pytest.raises(VIReIDError, match=r"there is no file .*Give the path of a CSV file"):
+        Manifest(tmp_path)
+
+
+def test_missing_images_are_listed(make, tmp_path):
+    dataset = Manifest(make(*ROWS))
+    (tmp_path / "e.jpg").unlink()
+    (tmp_path / "h.jpg").unlink()
+    with pytest.raises(VIReIDError, match=r"2 files listed in manifest\.csv are missing .*: e\.jpg, h\.jpg"):
+        dataset.samples("test")
+
+
+def test_a_gallery_without_any_right_image_is_refused(make):
+    dataset = Manifest(make(*ROWS[:5], "g.jpg,7,visible,1,gallery"))
+    with pytest.raises(VIReIDError, match="none shows the identity of any query"):
+        dataset.protocols(dataset.samples("test"))
+
+
+def test_the_same_camera_removes_the_only_right_image(make):
+    same = Manifest(make(*ROWS[:5], "g.jpg,5,visible,2,gallery"))
+    with pytest.raises(VIReIDError, match="none shows the identity of any query"):
+        same.protocols(same.samples("test"))
+    unknown = Manifest(make(*ROWS[:4], "e.jpg,5,infrared,,query", "g.jpg,5,visible,,gallery"))
+    assert len(unknown.protocols(unknown.samples("test"))) == 1

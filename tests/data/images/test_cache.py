@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+
+from vireid_lightning.data.images.cache import ImageCache
+from vireid_lightning.data.images.reading import BadImageError, ImageFiles
+from vireid_lightning.errors import VIReIDError
+
+SIZE = (20, 10)
+NAMES = [f"{number}.png" for number in range(7)]
+
+
+@pytest.fixture
+def root(tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    generator = np.random.default_rng(0)
+    for name in NAMES:
+        cv2.imwrite(str(folder / name), generator.integers(0, 256, (24, 12, 3), dtype=np.uint8))
+    return folder
+
+
+def make(root, names=NAMES, size=SIZE, interpolation="bilinear"):
+    return ImageCache(root.parent / "cache", ImageFiles(root, names, size, interpolation))
+
+
+def contents(folder):
+    return sorted(path.name for path in folder.iterdir() if path.suffix != ".lock")
+
+
+def build_in_process(root, barrier, queue):
+    cache = make(root)
+    barrier.wait()
+    cache.build(threads=1)
+    queue.put((int(cache[3].sum()), cache.path.stat().st_ino))
+
+
+def test_holds_what_the_files_hold(root):
+    cache = make(root).build()
+    files = cache.files
+    assert len(cache) == len(NAMES)
+    assert all((cache[position] == files[position]).all() for position in range(len(NAMES)))
+    assert cache[0].dtype == np.uint8
+    assert not cache[0].flags.writeable
+    assert cache.bad == []
+    # One file with everything: a header, 7 images, a flag for each.
+    assert cache.path.stat().st_size == 4096 + 7 * 20 * 10 * 3 + 7
+
+
+def test_is_built_once(root):
+    written = make(root).build().path.stat().st_mtime_ns
+    assert make(root).is_fresh()
+    assert make(root).build().path.stat().st_mtime_ns == written
+
+
+def test_other_settings_have_other_files(root):
+    caches = [
+        make(root).build(),
+        make(root, size=(10, 20)).build(),
+        make(root, interpolation="area").build(),
+        make(root, names=NAMES[:5]).build(),
+    ]
+    assert len({cache.path for cache in caches}) == 4
+    assert all(cache.is_fresh() for cache in caches)
+    assert len(contents(root.parent / "cache")) == 4
+
+
+@pytest.mark.parametrize("change", ["content", "time", "cut", "garbage"])
+def test_stale_or_broken_cache_is_rebuilt(root, change):
+    cache = make(root).build()
+    if change == "content":
+        cv2.imwrite(str(root / NAMES[3]), np.full((31, 9, 3), 77, dtype=np.uint8))
+    elif change == "time":
+        os.utime(root / NAMES[3], ns=(1, 1))
+    elif change == "cut":
+        cache.path.write_bytes(cache.path.read_bytes()[:-1])
+    else:
+        cache.path.write_bytes(b"\xff" * 10)
+    again = make(root)
+    assert not again.is_fresh()
+    again.build()
+    assert again.is_fresh()
+    assert (again[3] == again.files[3]).all()
+    assert contents(root.parent / "cache") == [again.path.name]
+
+
+def test_two_processes_build_at_once(root):
+    context = multiprocessing.get_context("spawn")
+    barrier, queue = context.Barrier(2), context.Queue()
+    processes = [context.Process(target=build_in_process, args=(root, barrier, queue)) for _ in range(2)]
+    for process in processes:
+        process.start()
+    results = [queue.get(timeout=100) for _ in processes]
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert results[0] == results[1]  # the second did not build another file
+    assert results[0][0] == int(make(root).files[3].sum())
+    assert contents(root.parent / "cache") == [make(root).path.name]
+
+
+def test_pickles_by_path(root):
+    cache = make(root, size=(200, 100)).build()
+    cache[0]
+    content = pickle.dumps(cache)
+    assert len(content) < 2000  # an image alone has 60,000 bytes
+    assert (pickle.loads(content)[4] == cache[4]).all()
+
+
+def test_unreadable_files_are_recorded(root):
+    (root / NAMES[2]).write_bytes(b"not an image")
+    cache = make(root).build()
+    assert cache.bad == [2]
+    with pytest.raises(BadImageError, match=r"2\.png"):
+        cache[2]
+    assert (cache[3] == cache.files[3]).all()
+
+
+def test_missing_file_is_named(root):
+    (root / NAMES[2]).unlink()
+    with pytest.raises(BadImageError, match=r"2\.png"):
+        make(root)
+
+
+def test_failed_build_leaves_nothing(root, monkeypatch):
+    def fail(self, position):
+        raise RuntimeError("interrupted")
+
+    monkeypatch.setattr(ImageFiles, "__getitem__", fail)
+    with pytest.raises(RuntimeError, match="interrupted"):
+        make(root).build()
+    assert contents(root.parent / "cache") == []
+
+
+def test_folder_that_cannot_be_made_is_named(root):
+    (root.parent / "cache").write_text("a file is in the way")
+    with pytest.raises(VIReIDError, match="cache_dir"):
+        make(root).build()
+
+
+def test_full_disk_is_told_before_building(root, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=4000))
+    with pytest.raises(VIReIDError, match="GB free"):
+        make(root).build()
+
+
+def test_removed_cache_is_told(root):
+    cache = make(root).build()
+    copy = pickle.loads(pickle.dumps(cache))
+    cache.path.unlink()
+    with pytest.raises(VIReIDError, match="removed or replaced"):
+        copy[0]

@@ -1,0 +1,1 @@
+"""The commands ``lightning`` and ``vireid``."""

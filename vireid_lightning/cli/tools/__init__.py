@@ -1,0 +1,1 @@
+"""The tools of the ``vireid`` command, one file each, imported only when they are called."""

@@ -1,0 +1,76 @@
+"""Score saved embeddings under all protocols of a dataset, without a model."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+from vireid_lightning.cli.datasets import open_dataset
+from vireid_lightning.errors import VIReIDError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("embeddings", help="the .npz file that `lightning predict` wrote")
+    parser.add_argument("--dataset", required=True, help="class of the dataset, such as SYSUMM01")
+    parser.add_argument(
+        "--root",
+        required=True,
+        help="the dataset's folder, of which the index files are read; of a Manifest, the CSV file",
+    )
+    parser.add_argument("--trial", type=int, help="the split's number, for a dataset that has several (RegDB)")
+    parser.add_argument("--direction", help="the direction that a Manifest must allow, such as visible-to-infrared")
+    parser.add_argument(
+        "--allow-trial-mismatch",
+        action="store_true",
+        help="score embeddings of weights that were trained on another trial, and mark the result",
+    )
+    parser.add_argument("--output", help="also write the results to this .json file")
+    parser.add_argument("--overwrite", action="store_true", help="replace the output file if it exists")
+    parser.add_argument("--metric", help="cosine or euclidean; by default the dataset's distance")
+    parser.add_argument("--rerank", action="store_true", help="add rows with k-reciprocal re-ranking")
+    parser.add_argument("--k1", type=int, default=20, help="neighbours that re-ranking considers")
+    parser.add_argument("--k2", type=int, default=6, help="images that it averages neighbourhoods over")
+    parser.add_argument("--lambda", type=float, default=0.3, dest="lambda_value", help="weight of the first distance")
+    parser.add_argument("--block-mb", type=int, default=256, help="MiB that a block of distances may take")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Score, print the table, and write it where asked to.
+
+    Raises:
+        VIReIDError: For bad input; before anything is computed where it can be.
+    """
+    output = None if arguments.output is None else Path(arguments.output)
+    if output is not None and output.is_dir():
+        raise VIReIDError(f"{output} is a folder; give --output the name of a .json file.")
+    if output is not None and output.exists() and not arguments.overwrite:
+        raise VIReIDError(f"{output} exists; give --overwrite to replace it, or another --output.")
+    if arguments.block_mb < 1:
+        raise VIReIDError(f"--block-mb is {arguments.block_mb}; give at least 1.")
+    from vireid_lightning.metrics.distances import check_distance
+    from vireid_lightning.metrics.evaluation import evaluate_file
+    from vireid_lightning.metrics.re_ranking import ReRanking
+    from vireid_lightning.metrics.results import write_results
+
+    settings = ReRanking(arguments.k1, arguments.k2, arguments.lambda_value)
+    if arguments.metric is not None:
+        check_distance(arguments.metric)
+    dataset = open_dataset(arguments.dataset, arguments.root, trial=arguments.trial, direction=arguments.direction)
+    start = time.perf_counter()
+    table = evaluate_file(
+        arguments.embeddings,
+        dataset,
+        distance=arguments.metric,
+        block_mb=arguments.block_mb,
+        rerank=settings if arguments.rerank else False,
+        allow_trial_mismatch=arguments.allow_trial_mismatch,
+        progress=True,
+    )
+    seconds = time.perf_counter() - start
+    table.print(f"{table.title}: {arguments.embeddings}")
+    print(f"Read and scored in {seconds:.1f} s")
+    if output is not None:
+        write_results(output, table.to_dict())
+        print(f"Results: {output}")

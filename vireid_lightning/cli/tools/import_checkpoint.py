@@ -1,0 +1,48 @@
+"""Convert weights that a paper's authors released into a checkpoint of this package.
+
+The result is tested with `lightning test --config experiments/METHOD_DATASET.yaml --ckpt_path OUTPUT.ckpt`, and other
+methods start from it with `init_from`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from vireid_lightning.errors import VIReIDError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of ``vireid import-checkpoint``."""
+    parser.add_argument("file", metavar="FILE", help="the file that the authors released")
+    parser.add_argument("output", metavar="OUTPUT.ckpt", help="the checkpoint to write; never overwritten")
+    parser.add_argument("--method", required=True, metavar="METHOD", help="mpanet, dclnet or agw")
+    parser.add_argument(
+        "--image-size",
+        nargs=2,
+        type=int,
+        metavar=("HEIGHT", "WIDTH"),
+        help="what the weights were trained on (default: the authors' size for SYSU-MM01)",
+    )
+    parser.add_argument(
+        "--trial",
+        type=int,
+        help="the trial of RegDB, from 1 to 10, that the weights were trained on; then refused on others",
+    )
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Convert one file."""
+    from vireid_lightning.data.datasets.regdb import TRIALS
+    from vireid_lightning.methods.released.catalogue import release_of
+    from vireid_lightning.methods.released.importing import import_checkpoint, write_checkpoint
+
+    output = Path(arguments.output).expanduser()
+    if output.exists():
+        raise VIReIDError(f"{output} exists and is never overwritten; remove it or give another name.")
+    release = release_of(arguments.method)
+    if arguments.trial is not None and not 1 <= arguments.trial <= TRIALS:
+        raise VIReIDError(f"--trial is {arguments.trial}; RegDB has the trials 1 to {TRIALS}.")
+    module = import_checkpoint(arguments.file, arguments.method)
+    write_checkpoint(module, output, arguments.image_size or release.image_size, arguments.trial)
+    print(f"Written to {output}.")

@@ -1,0 +1,118 @@
+"""Draw synthetic pedestrians in the folder layout of a real dataset, so that everything runs without its images."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from vireid_lightning.errors import VIReIDError
+
+if TYPE_CHECKING:
+    from vireid_lightning.data.synthetic.layouts import LayoutPlan
+
+#: Layout -> how its plan calls the counts that this command takes.
+COUNTS = {
+    "sysu_mm01": {
+        "identities": "train", "val_identities": "val", "test_identities": "test", "images": "images_per_camera",
+    },
+    "regdb": {"identities": "identities", "images": "images_per_modality"},
+    "llcm": {"identities": "train", "test_identities": "test", "images": "images_per_camera"},
+    "sysu_mm02": {"identities": "train", "test_identities": "test", "images": "images_per_camera"},
+    "market1501": {"identities": "train", "test_identities": "test", "images": "images_per_camera"},
+    "msmt17": {"identities": "train", "test_identities": "test", "images": "images_per_identity"},
+    "manifest": {
+        "identities": "train", "val_identities": "val", "test_identities": "test", "images": "images_per_camera",
+    },
+}  # fmt: skip
+_OPTIONS = ("identities", "val_identities", "test_identities", "images")
+_SEEDED = ("sysu_mm01", "regdb", "sysu_mm02")  # layouts whose index files hold random draws
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("root", metavar="ROOT", help="new or empty folder to write; nothing is ever overwritten")
+    parser.add_argument("--layout", choices=sorted(COUNTS), default="sysu_mm01", help="default: sysu_mm01")
+    parser.add_argument(
+        "--identities", type=int, metavar="N", help="training identities (regdb: all, half of which are for training)"
+    )
+    parser.add_argument("--val-identities", type=int, metavar="N", help="validation identities (sysu_mm01, manifest)")
+    parser.add_argument("--test-identities", type=int, metavar="N", help="test identities (all but regdb)")
+    parser.add_argument(
+        "--images",
+        type=int,
+        metavar="N",
+        help="images of each identity per camera (regdb: per modality; msmt17: in all)",
+    )
+    parser.add_argument(
+        "--like", metavar="FOLDER",
+        help="take identities and images from real index files: the exp folder of sysu_mm01, the idx folder of regdb",
+    )  # fmt: skip
+    parser.add_argument("--seed", type=int, default=0, help="another seed gives other people and images; default: 0")
+    parser.add_argument(
+        "--difficulty", type=float, default=0.5, metavar="0..1",
+        help="how strong the cameras' disturbances are and how much the infrared loses; default: 0.5",
+    )  # fmt: skip
+    parser.add_argument(
+        "--size", type=_size, default=(128, 64), metavar="HEIGHTxWIDTH", help="of the images in pixels; default: 128x64"
+    )
+    parser.add_argument("--workers", type=int, metavar="N", help="processes that draw; default: by cores and images")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Plan the layout and draw it."""
+    from vireid_lightning.data.synthetic.dataset import write_plan
+
+    plan = make_plan(arguments)
+    write_plan(
+        plan,
+        arguments.root,
+        seed=arguments.seed,
+        difficulty=arguments.difficulty,
+        image_size=arguments.size,
+        workers=arguments.workers,
+    )
+    persons = len({image.person for image in plan.images})
+    print(f"{arguments.root}: {len(plan.images)} images of {persons} people in the {plan.layout} layout.")
+
+
+def make_plan(arguments: argparse.Namespace) -> LayoutPlan:
+    """Return the plan that the arguments ask for.
+
+    Raises:
+        VIReIDError: The layout has no such count, or cannot be taken from index files.
+    """
+    from vireid_lightning.data.synthetic import layouts
+
+    layout = arguments.layout
+    given = {option: getattr(arguments, option) for option in _OPTIONS if getattr(arguments, option) is not None}
+    if arguments.like is not None:
+        if layout not in ("sysu_mm01", "regdb"):
+            raise VIReIDError(f"--like reads the index files of sysu_mm01 and regdb, not of {layout}; give the counts.")
+        if given:
+            raise VIReIDError(
+                f"--like takes every count from {arguments.like}; leave out {', '.join(map(_flag, given))}."
+            )
+        like = layouts.plan_sysu_mm01_like if layout == "sysu_mm01" else layouts.plan_regdb_like
+        return like(arguments.like)
+    unknown = [option for option in given if option not in COUNTS[layout]]
+    if unknown:
+        raise VIReIDError(
+            f"The {layout} layout has no {', '.join(map(_flag, unknown))}; it takes "
+            f"{', '.join(map(_flag, COUNTS[layout]))}."
+        )
+    counts = {COUNTS[layout][option]: value for option, value in given.items()}
+    if layout in _SEEDED:
+        counts["seed"] = arguments.seed
+    return getattr(layouts, f"plan_{layout}")(**counts)
+
+
+def _flag(option: str) -> str:
+    return f"--{option.replace('_', '-')}"
+
+
+def _size(text: str) -> tuple[int, int]:
+    """Read HEIGHTxWIDTH."""
+    height, cross, width = text.lower().partition("x")
+    if not (cross and height.isdigit() and width.isdigit()):
+        raise argparse.ArgumentTypeError(f"'{text}' is no size; give height x width in pixels, such as 128x64")
+    return int(height), int(width)

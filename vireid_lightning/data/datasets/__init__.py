@@ -1,0 +1,1 @@
+"""Datasets in their authors' layouts: the contract, one file a dataset, and what they share."""

@@ -1,0 +1,195 @@
+"""A cache of decoded, resized images: one memory-mapped file that all workers and ranks of a machine share."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from filelock import FileLock
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from vireid_lightning.data.images.reading import BadImageError, ImageFiles
+from vireid_lightning.errors import VIReIDError
+
+#: Raise this when the format or the way of reading and resizing changes: older caches are then rebuilt.
+_VERSION = 1
+
+#: The images start here, a multiple of every system's page size below 64 KiB.
+_HEADER_BYTES = 4096
+
+#: Images decoded before they are written, so that memory stays bounded however slow the disk is.
+_CHUNK = 256
+
+
+class ImageCache:
+    """The images of :class:`~vireid_lightning.data.images.reading.ImageFiles`, decoded and resized once.
+
+    The file's name follows from the root, the list of paths, the size and the interpolation, so settings with other
+    images never share a file. Its header carries a fingerprint of every file's size and time of change. A cache that is
+    missing or stale is built by :meth:`build`: under a lock, so that one process builds while others wait for it, and
+    under a temporary name until it is complete, so that nobody reads half of it.
+
+    It pickles by path, so workers that are spawned map the same file. Images are read-only.
+
+    Layout of the file: a header of 4,096 bytes with JSON, the images as (N, H, W, 3) uint8, and N bytes that are 1
+    where an image could not be read.
+
+    Args:
+        folder: Where cache files are kept; made if missing.
+        files: The images to keep.
+
+    Raises:
+        BadImageError: An image file is missing.
+
+    Example:
+        >>> cache = ImageCache("cache", ImageFiles(root, paths, (384, 128)))  # doctest: +SKIP
+        >>> cache.build()[0].shape  # doctest: +SKIP
+        (384, 128, 3)
+    """
+
+    def __init__(self, folder: str | Path, files: ImageFiles) -> None:
+        self.files = files
+        self.shape = (len(files), *files.image_size, 3)
+        self.fingerprint = _fingerprint(files)
+        identity = json.dumps([str(files.root.resolve()), files.paths, files.image_size, files.interpolation])
+        key = hashlib.sha256(identity.encode()).hexdigest()[:16]
+        height, width = files.image_size
+        self.path = Path(folder).expanduser() / f"{files.root.name}-{height}x{width}-{key}.images"
+        self._images: NDArray[np.uint8] | None = None
+        self._bad: NDArray[np.uint8] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the mapping out: it would be copied with its content."""
+        return {**self.__dict__, "_images": None, "_bad": None}
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.files)
+
+    def __getitem__(self, position: int) -> NDArray[np.uint8]:
+        """Return the (H, W, 3) uint8 RGB image at a position, read-only.
+
+        Raises:
+            BadImageError: The file could not be read when the cache was built.
+        """
+        if self._images is None or self._bad is None:
+            self._open()
+        if self._bad[position]:
+            return self.files[position]  # raises, and says what is wrong
+        return self._images[position]
+
+    @property
+    def bad(self) -> list[int]:
+        """Positions of the files that could not be read when the cache was built."""
+        if self._bad is None:
+            self._open()
+        return np.flatnonzero(self._bad).tolist()
+
+    def is_fresh(self) -> bool:
+        """Return whether the cache file exists, is complete and belongs to the files as they are now."""
+        try:
+            with self.path.open("rb") as file:
+                header = json.loads(file.read(_HEADER_BYTES))
+            size = self.path.stat().st_size
+        except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: not one of our headers
+            return False
+        return header == self._header() and size == _HEADER_BYTES + self._image_bytes() + len(self)
+
+    def build(self, threads: int | None = None) -> ImageCache:
+        """Build the cache unless it is fresh.
+
+        Args:
+            threads: Images decoded at once; None: one for each CPU core.
+
+        Returns:
+            The cache itself.
+
+        Raises:
+            VIReIDError: The folder cannot be written or the disk has too little space.
+        """
+        try:
+            if self.is_fresh():
+                return self
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{self.path}.lock"):
+                if not self.is_fresh():
+                    self._write(threads or os.cpu_count() or 1)
+        except OSError as error:
+            raise VIReIDError(
+                f"The image cache {self.path} cannot be written ({error.strerror or error}). Set cache_dir to a folder "
+                "on another disk, or to null to do without."
+            ) from error
+        return self
+
+    def _write(self, threads: int) -> None:
+        needed, free = self._image_bytes(), shutil.disk_usage(self.path.parent).free
+        if needed > free:
+            raise VIReIDError(
+                f"The image cache needs {needed / 1e9:.1f} GB, but the disk of {self.path.parent} has {free / 1e9:.1f} "
+                "GB free. Set cache_dir to a folder on another disk, or to null to do without."
+            )
+        partial = self.path.with_name(f"{self.path.name}.{os.getpid()}.partial")
+        try:
+            with partial.open("wb") as file:
+                self._write_images(file, threads)
+            self._images = self._bad = None
+            partial.replace(self.path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def _write_images(self, file: BinaryIO, threads: int) -> None:
+        file.write(json.dumps(self._header()).encode().ljust(_HEADER_BYTES))
+        bad = np.zeros(len(self), dtype=np.uint8)
+        blank = np.zeros(self.shape[1:], dtype=np.uint8)
+        with ThreadPoolExecutor(threads) as pool:  # decoding and resizing release Python's lock
+            for position, image in enumerate(tqdm(self._decoded(pool), total=len(self), desc="Building image cache")):
+                bad[position] = image is None
+                file.write((blank if image is None else np.ascontiguousarray(image)).data)
+        file.write(bad.data)
+
+    def _decoded(self, pool: ThreadPoolExecutor) -> Iterator[NDArray[np.uint8] | None]:
+        for start in range(0, len(self), _CHUNK):
+            yield from pool.map(self._decode, range(start, min(start + _CHUNK, len(self))))
+
+    def _decode(self, position: int) -> NDArray[np.uint8] | None:
+        try:
+            return self.files[position]
+        except BadImageError:
+            return None  # recorded; whoever opens the cache decides
+
+    def _header(self) -> dict[str, Any]:
+        return {"version": _VERSION, "shape": list(self.shape), "fingerprint": self.fingerprint}
+
+    def _image_bytes(self) -> int:
+        count, height, width, channels = self.shape
+        return count * height * width * channels
+
+    def _open(self) -> None:
+        if not self.is_fresh():
+            raise VIReIDError(f"The image cache {self.path} was removed or replaced while in use: start again.")
+        self._images = np.memmap(self.path, dtype=np.uint8, mode="r", offset=_HEADER_BYTES, shape=self.shape)
+        offset = _HEADER_BYTES + self._image_bytes()
+        self._bad = np.array(np.memmap(self.path, dtype=np.uint8, mode="r", offset=offset, shape=(len(self),)))
+
+
+def _fingerprint(files: ImageFiles) -> str:
+    """Return a hash of every file's size and time of change."""
+    digest = hashlib.sha256()
+    for path in files.paths:
+        try:
+            status = (files.root / path).stat()
+        except OSError as error:
+            raise BadImageError(
+                f"The image file {files.root / path} cannot be read ({error.strerror}). Restore it from the dataset's "
+                "archive."
+            ) from error
+        digest.update(f"{status.st_size} {status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()

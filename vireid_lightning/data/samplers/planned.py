@@ -1,0 +1,94 @@
+"""What the training samplers share: a plan for all ranks together, which follows from (seed, epoch) alone.
+
+They subclass torch's ``DistributedSampler`` with explicit ``num_replicas`` and ``rank``, so Lightning leaves them in
+place and tells them the epoch.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.utils.data import DistributedSampler
+
+from vireid_lightning.errors import VIReIDError
+from vireid_lightning.types import Sample
+
+
+class Draw(NamedTuple):
+    """One image to load and the seed of its augmentation, which thereby does not depend on the worker that loads it."""
+
+    index: int
+    seed: int
+
+
+class PlannedSampler(DistributedSampler[Draw]):
+    """Draws each rank's share of a plan that is made for all ranks together.
+
+    The plan of an epoch follows from (seed, epoch) alone, and rank r of R takes the r-th share of each step, along the
+    plan's third axis. So R processes together see exactly the images, with the augmentation seeds, that one would see.
+
+    Args:
+        samples: The training samples.
+        num_replicas: Number of processes R.
+        rank: This process.
+        seed: Seed of all draws.
+    """
+
+    def __init__(self, samples: Sequence[Sample], *, num_replicas: int, rank: int, seed: int) -> None:
+        super().__init__(samples, num_replicas=num_replicas, rank=rank, shuffle=True, seed=seed, drop_last=True)
+
+    def _set_length(self, steps_per_epoch: int | None, *, images: int, per_step: int) -> None:
+        """Set the number of steps, by default as many as draw ``images`` about once, and the batches' sizes.
+
+        Args:
+            steps_per_epoch: As asked for.
+            images: Images of the scarcer modality.
+            per_step: Images of one modality in a step, over all ranks.
+        """
+        if steps_per_epoch is not None and steps_per_epoch < 1:
+            raise VIReIDError(f"steps_per_epoch is {steps_per_epoch}: set 1 or more, or null for one pass.")
+        self.steps_per_epoch = max(1, round(images / per_step)) if steps_per_epoch is None else steps_per_epoch
+        #: Number of images in this rank's batch.
+        self.batch_size = 2 * per_step // self.num_replicas
+        self.num_samples = self.steps_per_epoch * self.batch_size
+        self.total_size = self.num_samples * self.num_replicas
+
+    def __len__(self) -> int:
+        """Return the number of images that this rank draws in an epoch."""
+        return self.num_samples
+
+    def __iter__(self) -> Iterator[Draw]:
+        """Yield this rank's draws of the epoch that :meth:`set_epoch` named, in batch order."""
+        plan = self.plan(self.epoch)
+        share = plan.shape[2] // self.num_replicas
+        own = slice(self.rank * share, (self.rank + 1) * share)
+        # Numbered over the whole plan and then cut, so that they too do not depend on the number of ranks.
+        seeds = np.random.SeedSequence([self.seed, self.epoch, 1]).generate_state(plan.size, np.uint64)
+        for index, seed in zip(plan[:, :, own].flat, seeds.reshape(plan.shape)[:, :, own].flat):
+            yield Draw(int(index), int(seed))
+
+    @abstractmethod
+    def plan(self, epoch: int) -> NDArray[np.int64]:
+        """Return the positions of an epoch's images over all ranks, (steps, 2 modalities, shares, ...)."""
+
+
+def draw_in_turn(
+    images: NDArray[np.int64], draws: int, per_draw: int, generator: np.random.Generator
+) -> NDArray[np.int64]:
+    """Return (draws, per_draw) images that run through random orders of ``images``, all of them before any again.
+
+    A draw that begins at the end of one order and ends in the next repeats no image, if there are enough of them.
+    """
+    drawn: list[int] = []
+    while len(drawn) < draws * per_draw:
+        order = generator.permutation(images)
+        begun = len(drawn) % per_draw
+        if begun and len(images) >= per_draw:
+            head = order[~np.isin(order, drawn[-begun:])][: per_draw - begun]
+            order = np.concatenate([head, order[~np.isin(order, head)]])
+        drawn.extend(order.tolist())
+    return np.array(drawn[: draws * per_draw], dtype=np.int64).reshape(draws, per_draw)

@@ -1,0 +1,1 @@
+"""Synthetic pedestrians: the renderer, the layouts that it fills, and the dataset."""

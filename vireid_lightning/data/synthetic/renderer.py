@@ -1,0 +1,172 @@
+"""Synthetic pedestrians: the same people as a visible and as a near-infrared camera would see them.
+
+Everything follows from (seed, difficulty, person, camera, modality, number), whatever process or order draws it.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from math import pi
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from vireid_lightning.data.synthetic.canvas import Pose
+from vireid_lightning.data.synthetic.figure import Figure
+from vireid_lightning.data.synthetic.look import TONES, Camera, Material, Person, disturbance, draw_camera, draw_person
+from vireid_lightning.errors import VIReIDError
+from vireid_lightning.types import INFRARED, UNKNOWN
+
+#: Counts the changes of what is drawn: a folder of an earlier version is never continued or taken for a new one.
+DRAWING_VERSION = 2
+
+_PERSON, _CAMERA, _IMAGE = 1, 2, 3  # streams of random numbers that never meet
+
+
+class PedestrianRenderer:
+    """Draws pedestrians.
+
+    Args:
+        seed: Another seed gives other people, cameras and images.
+        difficulty: 0 to 1, scales the cameras' disturbances and how much of a person's look the infrared loses.
+        image_size: Height and width in pixels.
+
+    Example:
+        >>> PedestrianRenderer(seed=0).draw(person=3, camera=6, modality=1, number=0).shape
+        (128, 64, 3)
+    """
+
+    def __init__(self, seed: int = 0, difficulty: float = 0.5, image_size: tuple[int, int] = (128, 64)) -> None:
+        if seed < 0:
+            raise VIReIDError(f"The seed of synthetic pedestrians is {seed}; give 0 or more.")
+        if not 0 <= difficulty <= 1:
+            raise VIReIDError(f"The difficulty of synthetic pedestrians is {difficulty}; give a number from 0 to 1.")
+        if min(image_size) < 16 or max(image_size) > 2048:
+            raise VIReIDError(f"Synthetic pedestrians of height x width {image_size} cannot be drawn; give 16 to 2048.")
+        self.seed = seed
+        self.difficulty = difficulty
+        self.image_size = image_size
+        self.person = lru_cache(maxsize=4096)(self._person)
+        self.camera = lru_cache(maxsize=64)(self._camera)
+
+    def __reduce__(self) -> tuple[type, tuple[int, float, tuple[int, int]]]:
+        return type(self), (self.seed, self.difficulty, self.image_size)
+
+    def _person(self, person: int) -> Person:
+        return draw_person(np.random.default_rng([self.seed, _PERSON, person]))
+
+    def _camera(self, camera: int, modality: int) -> Camera:
+        rng = np.random.default_rng([self.seed, _CAMERA, camera - UNKNOWN, modality])
+        return draw_camera(rng, modality, self.difficulty, *self.image_size)
+
+    def draw(self, person: int, camera: int, modality: int, number: int) -> NDArray[np.uint8]:
+        """Return one image: (height, width, 3) uint8 RGB, the three channels equal where infrared.
+
+        Args:
+            person: The person's number, 0 or more.
+            camera: The camera's number, -1 or more.
+            modality: 0 visible, 1 infrared.
+            number: Running number of the image among the person's images of this camera.
+        """
+        rng = np.random.default_rng([self.seed, _IMAGE, person, camera - UNKNOWN, modality, number])
+        look, view = self.person(person), self.camera(camera, modality)
+        rows, columns = self.image_size
+        labels = np.zeros((2 * rows, 2 * columns), np.uint8)  # twice the size, then averaged: smooth edges
+        Figure(labels, look, self._pose(rng, view)).paint()
+        tones = np.rint(_tones(look, modality, self.difficulty)).astype(np.uint8)
+        flat = cv2.LUT(cv2.merge([labels, labels, labels]), tones[None])
+        colours = cv2.resize(flat, (columns, rows), interpolation=cv2.INTER_AREA).astype(np.float32)
+        cover = (labels > 0).view(np.uint8) * np.uint8(255)
+        cover = cv2.resize(cover, (columns, rows), interpolation=cv2.INTER_AREA)
+        image = colours * self._shading(rng, cover)[..., None]
+        image += self._background(rng, view) * (1 - cover.astype(np.float32)[..., None] / 255)
+        return self._expose(rng, view, image)
+
+    def jpeg_quality(self, camera: int, modality: int) -> int:
+        """Return the quality at which this camera stores JPEG files."""
+        return self.camera(camera, modality).quality
+
+    def _pose(self, rng: np.random.Generator, view: Camera) -> Pose:
+        rows, columns = self.image_size
+        jitter = 0.85 + 0.25 * disturbance(self.difficulty)
+        unit = 2 * rows * (0.86 + 0.1 * jitter * rng.uniform(-1, 1))
+        return Pose(
+            yaw=float(rng.choice(4, p=view.views)) * pi / 2 + rng.normal(0, 0.3),
+            phase=rng.uniform(0, 2 * pi),
+            stride=rng.uniform(0.08, 0.5),
+            swing=rng.uniform(0.05, 0.55),
+            turn=rng.normal(0, 0.3),
+            pitch=view.pitch,
+            unit=unit,
+            # The figure fills an image of one to two; others show it as wide as they are.
+            stretch=2 * columns / rows * (1 + 0.06 * jitter * rng.uniform(-1, 1)),
+            x=2 * columns * (0.5 + 0.09 * jitter * rng.uniform(-1, 1)),
+            y=rows + 0.5 * unit * 0.97 + 2 * rows * 0.05 * jitter * rng.uniform(-1, 1),
+        )
+
+    def _shading(self, rng: np.random.Generator, cover: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Darken the figure towards its outline, more on the side away from the light."""
+        rows = self.image_size[0]
+        depth = cv2.distanceTransform((cover > 127).view(np.uint8), cv2.DIST_L2, 3)
+        depth = np.minimum(depth * np.float32(128 / rows / 6), np.float32(1))
+        slope = cv2.blur(depth, (3, 3))
+        lit = np.float32(rng.uniform(-0.5, 0.5)) * (np.roll(slope, -1, 1) - np.roll(slope, 1, 1))
+        return np.float32(0.72) + np.float32(0.28) * depth + lit
+
+    def _background(self, rng: np.random.Generator, view: Camera) -> NDArray[np.uint8]:
+        """Cut a window from the camera's panorama, at a place of its own in every image."""
+        rows, columns = self.image_size
+        window = rng.uniform(0.55, 1.3)
+        height, width = int(window * rows), int(window * columns)
+        y = int(rng.integers(0, view.place.shape[0] - height + 1))
+        x = int(rng.integers(0, view.place.shape[1] - width + 1))
+        cut = cv2.resize(view.place[y : y + height, x : x + width], (columns, rows), interpolation=cv2.INTER_LINEAR)
+        return cut[:, ::-1] if rng.random() < 0.5 else cut
+
+    def _expose(self, rng: np.random.Generator, view: Camera, image: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """Put the image through the camera: light, something in the way, haze, blur and noise."""
+        rows, columns = self.image_size
+        scale = disturbance(self.difficulty)
+        x, y = np.linspace(-1, 1, columns, dtype=np.float32)[None], np.linspace(-1, 1, rows, dtype=np.float32)[:, None]
+        across, down = (view.ramp + (0.1 + 0.13 * scale) * rng.uniform(-1, 1, 2)).astype(np.float32)
+        spot_x, spot_y = (0.3 * rng.uniform(-1, 1, 2)).astype(np.float32)
+        light = 1 + across * x + down * y - np.float32(view.spot) * (np.square(x - spot_x) + np.square(y - spot_y)) / 2
+        gain = np.float32(view.gain * np.exp(0.25 * scale * rng.uniform(-1, 1)))
+        if rng.random() < 0.3 * self.difficulty**2:
+            self._occlude(rng, image)
+        image *= (np.maximum(light, np.float32(0.1)) * gain)[..., None]
+        haze = np.float32(min(0.7, view.haze * rng.uniform(0.5, 1.5)))
+        image = image * ((1 - haze) * view.cast.astype(np.float32)) + haze * np.float32(rng.uniform(60, 190))
+        noise = rng.standard_normal((rows, columns, 1 if view.modality == INFRARED else 3), np.float32)
+        image = np.clip(image, 0, 255).astype(np.uint8)
+        blur = view.blur * rng.uniform(0.5, 1.5) * rows / 128
+        if blur > 0.25:
+            image = cv2.GaussianBlur(image, (0, 0), blur)
+        image = image + noise * np.float32(view.noise * rng.uniform(0.6, 1.4))
+        return np.clip(np.rint(image), 0, 255).astype(np.uint8)
+
+    def _occlude(self, rng: np.random.Generator, image: NDArray[np.float32]) -> None:
+        """Put a post, a sill or a corner of something in front of the figure."""
+        rows, columns = self.image_size
+        height, width = rng.uniform(0.12, 0.35) * rows, rng.uniform(0.2, 0.6) * columns
+        if rng.random() < 0.4:
+            height, width = float(rows), rng.uniform(0.06, 0.18) * columns
+        x, y = int(rng.uniform(0, columns - width)), int(rows - height)
+        image[y:, x : x + int(width)] = np.float32(rng.uniform(20, 220))
+
+
+def _tones(person: Person, modality: int, difficulty: float) -> NDArray[np.float64]:
+    """Return what a camera sees of every material: (256, 3) in [0, 255]."""
+    tones = np.zeros((256, 3))
+    if modality != INFRARED:
+        tones[: len(Material)] = person.colour
+    else:
+        seen = person.reflectance.copy()
+        for (first, second), kept in zip(TONES, person.tone_kept):
+            # Dyes vanish in the infrared: the two tones of a texture come nearer to each other.
+            seen[second] = seen[first] + (1 - difficulty * (1 - kept)) * (seen[second] - seen[first])
+        # Cloths are bright in the infrared: the garments come nearer to each other too.
+        tones[: len(Material)] = (150 + (1 - 0.4 * difficulty) * (seen - 150))[:, None]
+    tones[Material.NOTHING] = 0
+    return tones

@@ -1,0 +1,61 @@
+"""What flows between the data and the methods: one sample of a dataset, one batch of tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+from typing_extensions import NotRequired, TypedDict
+
+VISIBLE = 0
+INFRARED = 1
+MODALITIES = ("visible", "infrared")
+UNKNOWN = -1
+
+#: Mean and standard deviation of ImageNet, by which every network's input is normalised.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image of a dataset.
+
+    Attributes:
+        path: Relative to the dataset's root, with forward slashes on every system.
+        identity: The dataset's own identity number; -1 where unknown.
+        modality: 0 visible, 1 infrared.
+        camera: The dataset's own camera number; -1 where unknown.
+    """
+
+    path: str
+    identity: int
+    modality: int
+    camera: int
+
+
+class Batch(TypedDict):
+    """A batch on the device, as every method's steps receive it.
+
+    A training batch of the identity sampler holds N = 2PK images: the first half visible, the second half infrared,
+    the i-th image of each half showing the same identity.
+
+    Attributes:
+        image: (N, 3, H, W) float32, normalised with the mean and standard deviation of ImageNet.
+        identity: (N,) int64. In training the class index, contiguous from 0; in evaluation the dataset's own
+            identity number. -1 where unknown.
+        modality: (N,) int64, 0 visible, 1 infrared.
+        camera: (N,) int64, -1 where unknown.
+        index: (N,) int64, position in the split's list of samples.
+        erased: (N, H, W) bool, in training only: pixels that random erasing blanked (exactly 0 in ``image``).
+        fake_infrared: (N, 3, H, W) float32, in CMAM's first stage only, where the source has such copies: ``image``
+            translated to infrared, with the same augmentation and normalisation.
+    """
+
+    image: Tensor
+    identity: Tensor
+    modality: Tensor
+    camera: Tensor
+    index: Tensor
+    erased: NotRequired[Tensor]
+    fake_infrared: NotRequired[Tensor]
