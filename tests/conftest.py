@@ -10,9 +10,20 @@ from pathlib import Path
 os.environ["OMP_NUM_THREADS"] = "1"
 # Logging to W&B never leaves the machine in a test.
 os.environ["WANDB_MODE"] = "offline"
+# Charts are drawn into memory, without a display.
+os.environ["MPLBACKEND"] = "Agg"
 
 import pytest
 import torch
+from references.data_folder import TEST_DATA
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    # `-m "not slow"` takes the place of the default `-m "not benchmark"`, and must leave out both.
+    for item in items:
+        if item.get_closest_marker("benchmark"):
+            item.add_marker("slow")
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +34,6 @@ def _deterministic():
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder with the benchmarks' real index files; tests that need it are skipped where it is absent."""
-    folder = Path(__file__).resolve().parents[2] / "shared" / "data"
-    if not folder.is_dir():
-        pytest.skip(f"{folder} is absent")
-    return folder
+    if not TEST_DATA.is_dir():
+        pytest.skip(f"{TEST_DATA} is absent; VIREID_TEST_DATA names the folder of the benchmarks' index files")
+    return TEST_DATA

@@ -12,9 +12,10 @@ import torch
 import yaml
 from layout_files import write_plan
 
-from vireid_lightning.cli import lightning as cli
+from vireid_lightning.cli import lightning, vireid
 from vireid_lightning.data.synthetic import layouts
-from vireid_lightning.methods.checkpoint import BLOCK, load_method, read_checkpoint
+from vireid_lightning.methods import load_method
+from vireid_lightning.methods.checkpoint import BLOCK, read_checkpoint
 
 EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
 CONFIGS = sorted(EXPERIMENTS.glob("*.yaml"))
@@ -88,11 +89,12 @@ EXTRA: dict[str, list[str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
 def test_an_experiment_trains_and_scores_its_whole_table(config, roots, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     settings = yaml.safe_load(config.read_text(encoding="utf-8"))
-    cli.main(["fit", "--config", str(config), *shrink(settings, roots)])
+    lightning(["fit", "--config", str(config), *shrink(settings, roots)])
     runs = list(tmp_path.glob("runs/*/version_0"))
     assert len(runs) == 1
     assert (runs[0] / "config.yaml").is_file()
@@ -143,7 +145,7 @@ def trained(roots, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("trained")
     logger = json.dumps([{"class_path": "CSVLogger", "init_args": {"save_dir": str(folder), "name": "run"}}])
     arguments = ["--trainer.max_epochs=1", f"--trainer.logger={logger}", "--test_after_fit=false"]
-    cli.main(["fit", *TINY, f"--data.dataset.root={roots['SYSUMM01']}", *arguments])
+    lightning(["fit", *TINY, f"--data.dataset.root={roots['SYSUMM01']}", *arguments])
     return folder / "run" / "version_0" / "checkpoints" / "last.ckpt"
 
 
@@ -153,11 +155,12 @@ def cmam(roots: dict[str, Path], *arguments: str) -> Path:
     tiny = shrink(yaml.safe_load(config.read_text(encoding="utf-8")), roots)
     source = ["--data.source.dataset=MSMT17", f"--data.source.dataset.init_args.root={roots['MSMT17']}"]
     before = set(Path.cwd().glob("runs/*/version_*"))
-    cli.main(["fit", "--config", str(config), *tiny, *source, *arguments])
+    lightning(["fit", "--config", str(config), *tiny, *source, *arguments])
     (run,) = set(Path.cwd().glob("runs/*/version_*")) - before
     return run / "checkpoints" / "last.ckpt"
 
 
+@pytest.mark.slow
 def test_cmams_stages_run_alone_and_a_stopped_run_goes_on(roots, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     one = "--trainer.max_epochs=1"
@@ -176,21 +179,23 @@ def test_cmams_stages_run_alone_and_a_stopped_run_goes_on(roots, tmp_path, monke
         assert all(torch.equal(weights[2][name], other[name]) for name in weights[2])
 
 
+@pytest.mark.slow
 def test_weights_and_biases_log_a_run_offline(roots, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     overlay = ["--config", str(EXPERIMENTS / "overlays" / "wandb.yaml")]
     config = EXPERIMENTS / "baseline_sysu.yaml"
     tiny = shrink(yaml.safe_load(config.read_text(encoding="utf-8")), roots)
-    cli.main(["fit", "--config", str(config), *overlay, *tiny])
+    lightning(["fit", "--config", str(config), *overlay, *tiny])
     (written,) = tmp_path.glob("**/wandb/offline-run-*/*.wandb")
     assert written.stat().st_size > 0
 
 
+@pytest.mark.slow
 def test_two_processes_score_like_one(roots, trained, tmp_path, monkeypatch):
     """24 queries and 16 x 2 gallery images do not divide evenly into batches of 5 on 2 ranks."""
     monkeypatch.chdir(tmp_path)
     common = [f"--ckpt_path={trained}", "--data.eval_batch_size=5"]
-    cli.main(["test", *TINY, *common, f"--data.dataset.root={roots['SYSUMM01']}", "--trainer.devices=1"])
+    lightning(["test", *TINY, *common, f"--data.dataset.root={roots['SYSUMM01']}", "--trainer.devices=1"])
     one = json.loads((trained.parent / "results.json").read_text(encoding="utf-8"))
     run("test", *common, "--trainer.devices=2", "--trainer.strategy=ddp", root=roots["SYSUMM01"])
     two = json.loads((trained.parent / "results.json").read_text(encoding="utf-8"))
@@ -202,17 +207,16 @@ def test_two_processes_score_like_one(roots, trained, tmp_path, monkeypatch):
     assert len(list((tmp_path / "logs").glob("**/results.json"))) == 1
 
 
+@pytest.mark.slow
 def test_what_two_processes_predict_evaluate_scores_like_a_test(roots, trained, tmp_path, monkeypatch, capsys):
-    from vireid_lightning.cli import vireid as tools
-
     monkeypatch.chdir(tmp_path)
     root = roots["SYSUMM01"]
     shared = [*TINY, f"--data.dataset.root={root}", f"--ckpt_path={trained}", f"--trainer.default_root_dir={tmp_path}"]
     two = ["--trainer.devices=2", "--trainer.strategy=ddp", f"--trainer.default_root_dir={tmp_path}"]
     run("predict", f"--ckpt_path={trained}", "--data.eval_batch_size=5", *two, root=root)
     (embeddings,) = tmp_path.glob("**/embeddings.npz")
-    tools.main(["evaluate", str(embeddings), "--dataset", "SYSUMM01", "--root", str(root), "--output", "scores.json"])
-    cli.main(["test", *shared])
+    vireid(["evaluate", str(embeddings), "--dataset", "SYSUMM01", "--root", str(root), "--output", "scores.json"])
+    lightning(["test", *shared])
     tested = json.loads((trained.parent / "results.json").read_text(encoding="utf-8"))
     scored = json.loads(Path("scores.json").read_text(encoding="utf-8"))
     assert [row["protocol"] for row in tested["results"]] == [row["protocol"] for row in scored["results"]]
@@ -220,6 +224,7 @@ def test_what_two_processes_predict_evaluate_scores_like_a_test(roots, trained, 
         assert ours["scores"] == theirs["scores"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
@@ -235,7 +240,7 @@ def test_a_run_that_cannot_start(arguments, expected, roots, tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     (tmp_path / "README.md").write_text("no checkpoint", encoding="utf-8")
     with pytest.raises(SystemExit) as stop:
-        cli.main(["fit", *TINY, f"--data.dataset.root={roots['SYSUMM01']}", "--trainer.logger=false", *arguments])
+        lightning(["fit", *TINY, f"--data.dataset.root={roots['SYSUMM01']}", "--trainer.logger=false", *arguments])
     assert stop.value.code == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("error: ")

@@ -41,6 +41,7 @@ def code_cells(path: Path) -> list[tuple[str, bool]]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*num_workers.*", "ignore:.*does not have many workers.*")
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs(notebook, tmp_path, monkeypatch):

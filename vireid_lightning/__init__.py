@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from vireid_lightning.lazy import lazily
+from vireid_lightning.version import __version__
 
 if TYPE_CHECKING:
     from vireid_lightning.callbacks import RetrievalMetrics
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
 
 # albumentations looks for a newer release of itself over the network when it is imported, unless told not to.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-
-__version__ = "0.1.0"
 
 __all__ = ["CrossModalityDataModule", "RetrievalMetric", "RetrievalMetrics", "VIReIDError", "__version__"]
 

@@ -1,6 +1,6 @@
 """``python -m vireid_lightning`` is the ``lightning`` command."""
 
-from vireid_lightning.cli.lightning import main
+from vireid_lightning.cli import lightning
 
 if __name__ == "__main__":
-    main()
+    lightning()

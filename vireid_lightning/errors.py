@@ -17,8 +17,8 @@ def did_you_mean(name: str, choices: Iterable[str]) -> str:
     """Return `` Did you mean 'x'?`` for the choice nearest to ``name``, or an empty string.
 
     Example:
-        >>> did_you_mean("MPAnet", ["MPANet", "DCLNet"])
-        " Did you mean 'MPANet'?"
+        >>> did_you_mean("Resnet5O", ["resnet18", "resnet50"])
+        " Did you mean 'resnet50'?"
     """
     by_lower = {choice.lower(): choice for choice in choices}
     match = difflib.get_close_matches(name.lower(), by_lower, n=1)

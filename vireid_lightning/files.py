@@ -32,7 +32,7 @@ class atomic_write:
 
     def __enter__(self) -> BinaryIO:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        # Opened as any file, so that it may be read by whom the user's other files may.
+        # Opened like any other file, so that it has the permissions of the user's other files.
         self._unfinished = self.path.with_name(f"{self.path.name}.{os.getpid()}.part")
         self._file = self._unfinished.open("wb")
         return self._file
@@ -49,7 +49,7 @@ class atomic_write:
 def write_arrays(path: str | Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Write an .npz file, not compressed, whole or not at all."""
     with atomic_write(path) as file:
-        np.savez(file, **arrays)
+        np.savez(file, **arrays)  # type: ignore[arg-type]  # no array is called allow_pickle, NumPy's own argument
 
 
 def read_arrays(
@@ -61,8 +61,8 @@ def read_arrays(
         path: The file.
         names: Arrays that it must have.
         optional: Arrays that it may have.
-        mapped: The one that stays in the file, read-only and memory-mapped, where the file is not compressed and the
-            system is not Windows; its check sum is then not looked at.
+        mapped: The array that stays in the file, read-only and memory-mapped, where the file is not compressed and the
+            system is not Windows; its checksum is then not verified.
 
     Raises:
         VIReIDError: If the file is missing, no .npz file, or lacks an array.
@@ -81,7 +81,7 @@ def read_arrays(
             arrays = {name: file[name] for name in (*names, *optional) if name in file.files and name != mapped}
             in_file = _map_member(path, mapped)
             arrays[mapped] = file[mapped] if in_file is None else in_file
-            # PyTorch takes this machine's order of bytes alone.
+            # PyTorch takes arrays in this machine's byte order only.
             return {
                 name: values if values.dtype.isnative else values.astype(values.dtype.newbyteorder("="))
                 for name, values in arrays.items()
@@ -91,7 +91,7 @@ def read_arrays(
     except (OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, ValueError) as error:
         if isinstance(error, VIReIDError):
             raise
-        # NumPy takes any other file for a pickle, and says how to run it.
+        # NumPy takes any other file for a pickle, and its message says how to load one.
         reason = str(error).rstrip(".") if zipfile.is_zipfile(path) else "it is none"
         raise VIReIDError(
             f"{path} cannot be read as an .npz file of plain arrays: {reason}; `lightning predict` writes one."
@@ -99,8 +99,8 @@ def read_arrays(
 
 
 def _map_member(path: str | Path, name: str) -> NDArray[Any] | None:
-    """Return an array of an .npz file where it lies, or None where its bytes do not lie there as they are."""
-    if os.name == "nt":  # Windows lets nobody replace or rename a mapped file, such as the next `lightning predict`
+    """Return an array of an .npz file memory-mapped, or None where its bytes are not stored as they are."""
+    if os.name == "nt":  # Windows would not let the next `lightning predict` rename or replace a mapped file
         return None
     with zipfile.ZipFile(path) as archive, Path(path).open("rb") as file:
         if f"{name}.npy" not in archive.namelist():  # other programs may leave out the suffix

@@ -1,4 +1,4 @@
-"""Arithmetic that must not run in half precision, whatever the trainer's."""
+"""Float32 arithmetic for losses and the like, whatever the precision of the Trainer."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ def widen(tensor: Tensor) -> Tensor:
 
 
 def in_float32(function: Callable[_P, Tensor]) -> Callable[_P, Tensor]:
-    """Run a function of tensors outside autocast, with its half-precision tensors as float32 (float64 stays)."""
+    """Make a function of tensors run outside autocast, with half-precision arguments widened to float32.
+
+    Float64 arguments stay float64. The first tensor among the arguments decides the device.
+    """
 
     @functools.wraps(function)
     def wrapped(*args: _P.args, **kwargs: _P.kwargs) -> Tensor:

@@ -5,11 +5,15 @@ The dataset classes build protocols from their index files; this module knows no
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from vireid_lightning.errors import VIReIDError
 
 #: Which gallery images a query skips. ``none``: all count. ``sysu``: queries of camera 3 skip the gallery of camera 2,
 #: which stands in the same place. ``same-camera``: images of the query's own identity *and* camera are skipped where
@@ -83,3 +87,37 @@ class Protocol:
     def samples_used(self) -> NDArray[np.int64]:
         """Return the sorted positions of all samples that any trial needs."""
         return np.unique(np.concatenate([part for trial in self.trials for part in (trial.query, trial.gallery)]))
+
+    def check(self, queries: int, gallery: int) -> None:
+        """Check that the trials point into what there is, and that no gallery lists an image twice.
+
+        Args:
+            queries: Number of images that ``trial.query`` points into.
+            gallery: Number of images that ``trial.gallery`` points into.
+
+        Raises:
+            VIReIDError: A trial is empty, points beyond the images, or lists a gallery image more than once.
+        """
+        for trial in self.trials:
+            for side, positions, available in (("query", trial.query, queries), ("gallery", trial.gallery, gallery)):
+                if not len(positions):
+                    raise VIReIDError(f"{self.name}: a trial has no {side} images.")
+                if positions.min() < 0 or positions.max() >= available:
+                    raise VIReIDError(
+                        f"{self.name}: the protocol needs {side} image {positions.max()} (counted from 0), but there "
+                        f"are {available} embeddings; embed all images that the protocol lists."
+                    )
+            if len(np.unique(trial.gallery)) < len(trial.gallery):
+                raise VIReIDError(f"{self.name}: a gallery lists an image more than once; list each once.")
+
+    def gallery_hash(self, names: Sequence[str]) -> str:
+        """Return 12 hexadecimal digits that change when any trial's gallery does, whatever its order.
+
+        Args:
+            names: Names of all images that ``trial.gallery`` points into, such as their paths.
+        """
+        digest = hashlib.sha256()
+        for trial in self.trials:
+            digest.update("\n".join(sorted(names[position] for position in trial.gallery.tolist())).encode())
+            digest.update(b"\n\n")
+        return digest.hexdigest()[:12]

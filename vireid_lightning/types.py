@@ -1,15 +1,21 @@
-"""What flows between the data and the methods: one sample of a dataset, one batch of tensors."""
+"""What the data hands to the methods: samples of a dataset and batches of tensors, and what their numbers mean."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from torch import Tensor
 from typing_extensions import NotRequired, TypedDict
 
+if TYPE_CHECKING:
+    from torch import Tensor  # a dataset only lists files, and takes no second to import torch
+
+#: Numbers of the modalities, and their names in the order of these numbers.
 VISIBLE = 0
 INFRARED = 1
 MODALITIES = ("visible", "infrared")
+
+#: Number of an unknown identity or camera.
 UNKNOWN = -1
 
 #: Mean and standard deviation of ImageNet, by which every network's input is normalised.
@@ -22,7 +28,7 @@ class Sample:
     """One image of a dataset.
 
     Attributes:
-        path: Relative to the dataset's root, with forward slashes on every system.
+        path: Path relative to the dataset's root, with forward slashes on every system.
         identity: The dataset's own identity number; -1 where unknown.
         modality: 0 visible, 1 infrared.
         camera: The dataset's own camera number; -1 where unknown.
@@ -48,8 +54,8 @@ class Batch(TypedDict):
         camera: (N,) int64, -1 where unknown.
         index: (N,) int64, position in the split's list of samples.
         erased: (N, H, W) bool, in training only: pixels that random erasing blanked (exactly 0 in ``image``).
-        fake_infrared: (N, 3, H, W) float32, in CMAM's first stage only, where the source has such copies: ``image``
-            translated to infrared, with the same augmentation and normalisation.
+        fake_infrared: (N, 3, H, W) float32, in training batches of a source with such copies only: ``image`` translated
+            to infrared, with the same augmentation and normalisation.
     """
 
     image: Tensor

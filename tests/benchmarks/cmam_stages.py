@@ -4,14 +4,15 @@ Stage 1 learns from visible images of a source in Market-1501's layout, stage 2 
 people in SYSU-MM01's; the target's test people are searched. Printed: Rank-1 and mAP (all search, single shot; mean and
 standard deviation over seeds of weights and batches) after stage 1, after stage 1 without its mutual terms, after
 stage 2, after stage 2 without matching, and of the supervised Baseline that has the target's identities. The quality
-of the pseudo labels over the epochs becomes a figure, clusters.svg.
+of the pseudo labels over the epochs becomes a figure, clusters.svg (matplotlib, of the extra `plots`).
 
 The networks start from random weights, whose clusters are not people (adjusted Rand index about 0.01), so stage 1
-learns from the source's identities (``source_labels: true``). The target's are never read, but by the Baseline.
+learns from the source's identities (``data.source.labels``). The target's are read by the Baseline alone.
 
 Run: python tests/benchmarks/cmam_stages.py [--output runs/cmam_stages]     (at most 40 minutes on 2 cores)
      (stopped, it goes on with what is missing; finished runs lie in the folder)
      python tests/benchmarks/cmam_stages.py --quick                         (a few steps of everything: does it run?)
+     python tests/benchmarks/cmam_stages.py --draw docs/cmam_clusters.json  (the figure alone, of a finished run)
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -36,15 +38,27 @@ from rich.console import Console
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from vireid_lightning.callbacks import RetrievalMetrics
-from vireid_lightning.cli.tools.line_chart import LineChart
 from vireid_lightning.data import CrossModalityDataModule, Market1501, Source, Synthetic
-from vireid_lightning.data.synthetic.dataset import write_plan
+from vireid_lightning.data.synthetic.drawing import write_plan
 from vireid_lightning.data.synthetic.layouts import plan_market1501
 from vireid_lightning.methods import CMAM, Baseline, Optimization, SourceStage, TargetStage
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 #: What is trained, in an order in which each finds what it starts from.
 FIRST = ("stage 1", "stage 1 without mutual terms", "supervised Baseline")
 SECOND = ("stage 2", "stage 2 without matching")
+
+#: What the figure shows of the target's pseudo labels: logged name -> label of the line.
+MEASURES = {
+    "target/v_measure_visible": "v-measure, visible",
+    "target/v_measure_infrared": "v-measure, infrared",
+    "target/v_measure": "v-measure, both",
+    "target/right_pairs": "correctly matched clusters",
+}
+#: Colours that stay apart in print and for colour-blind readers (Okabe and Ito).
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
 
 
 @dataclass(frozen=True)
@@ -167,7 +181,6 @@ class Experiment:
         module = CMAM(
             source=source if first else None,
             target=None if first else target,
-            source_labels=True,
             backbone=settings.backbone,
             pretrained=False,
             optimization=Optimization(lr=settings.lr, schedule="constant"),
@@ -178,7 +191,7 @@ class Experiment:
             identities_per_batch=16,
             images_per_modality=2,
             steps_per_epoch=settings.interval,
-            source=Source(self.source, identities_per_batch=16, images_per_identity=4) if first else None,
+            source=Source(self.source, identities_per_batch=16, images_per_identity=4, labels=True) if first else None,
         )
         steps = 2 * settings.source_steps if first else settings.target_steps
         return self.run(name, module, data, epochs=steps // settings.interval)
@@ -223,8 +236,8 @@ class Experiment:
         return result
 
 
-def work(settings: Settings, name: str) -> dict:
-    """One run, in a process of its own with one thread; what it gave before, where an experiment was stopped."""
+def run_once(settings: Settings, name: str) -> dict:
+    """Do one run, in a process of its own with one thread, or read its result where a stopped experiment has it."""
     kept = Experiment.place(settings, name).with_suffix(".json")
     if kept.is_file() and (result := json.loads(kept.read_text())).pop("settings") == repr(settings):
         return result
@@ -244,21 +257,23 @@ def main(settings: Settings, *, seeds: int, processes: int) -> list[dict]:
     done = []
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         for names in (FIRST, SECOND):
-            jobs = [pool.submit(work, replace(settings, seed=seed), name) for seed in range(seeds) for name in names]
+            jobs = [
+                pool.submit(run_once, replace(settings, seed=seed), name) for seed in range(seeds) for name in names
+            ]
             for job in jobs:
                 done.append(job.result())
                 print("{run}, seed {seed}: Rank-1 {rank1:.2f}, mAP {mAP:.2f} ({seconds:.0f} s)".format(**done[-1]))
                 sys.stdout.flush()
     minutes = (time.perf_counter() - begun) / 60
     print(f"\n{settings}\n{seeds} seeds, {minutes:.1f} minutes with {processes} processes of one thread\n")
-    print(table(done))
-    figure(done, settings.output / "clusters.svg")
+    print(format_scores(done))
+    draw_clusters(done, settings.output / "clusters.svg")
     content = {"settings": {**asdict(settings), "output": None}, "minutes": minutes, "runs": done}
     (settings.output / "stages.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
     return done
 
 
-def table(done: list[dict]) -> str:
+def format_scores(done: list[dict]) -> str:
     """Return the scores in markdown."""
     lines = ["| | Rank-1 | mAP |", "|---|---:|---:|"]
     for name in (*FIRST[:2], *SECOND, FIRST[2]):
@@ -271,16 +286,55 @@ def table(done: list[dict]) -> str:
     return "\n".join(lines)
 
 
-def figure(done: list[dict], path: Path) -> None:
-    """Draw the quality of the target's pseudo labels over the epochs, of the first seed."""
-    lines = {}
-    for run in done:
-        if run["seed"] == 0 and run["run"] in SECOND:
-            for measure in ("v_measure_visible", "v_measure_infrared", "v_measure", "right_pairs"):
-                points = [(e["epoch"], e[f"target/{measure}"]) for e in run["epochs"] if f"target/{measure}" in e]
+def draw_clusters(done: list[dict], path: Path) -> Figure:
+    """Draw the quality of the target's pseudo labels over the epochs of the first seed: dashed without matching."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    # Text stays text, and a figure of the same values is the same file.
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "vireid-lightning"}):
+        chart = Figure(figsize=(8, 4), layout="constrained")
+        axes = chart.subplots()
+        for run in done:
+            if run["seed"] != 0 or run["run"] not in SECOND:
+                continue
+            matched = run["run"] == SECOND[0]
+            for (name, label), colour in zip(MEASURES.items(), COLOURS, strict=True):
+                points = [(epoch["epoch"], epoch[name]) for epoch in run["epochs"] if name in epoch]
                 if points:
-                    lines[measure if run["run"] == "stage 2" else f"{measure}, unmatched"] = points
-    LineChart("Pseudo labels of the target, stage 2", lines, y_range=(0.0, 1.0)).save(path)
+                    style = {"label": label} if matched else {"label": f"{label}, unmatched", "linestyle": "--"}
+                    axes.plot(*zip(*points), color=colour, marker=".", **style)
+        if not axes.lines:
+            raise ValueError("The runs logged no quality of pseudo labels; give runs of stage 2.")
+        axes.set(title="Pseudo labels of the target, stage 2", xlabel="epoch", ylim=(0, 1))
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.3)
+        chart.legend(loc="outside right upper", frameon=False)
+        chart.savefig(path, metadata={"Date": None})
+    return chart
+
+
+def test_the_figure_has_a_line_for_each_logged_measure(tmp_path):
+    pytest.importorskip("matplotlib")
+    epochs = [{"epoch": 0, "target/v_measure": 0.5}, {"epoch": 1, "target/v_measure": 0.75, "target/right_pairs": 0.25}]
+    done = [
+        {"run": "stage 2", "seed": 0, "epochs": epochs},
+        {"run": "stage 2 without matching", "seed": 0, "epochs": epochs[:1]},
+        {"run": "stage 2", "seed": 1, "epochs": epochs},
+        {"run": "stage 1", "seed": 0, "epochs": epochs},
+    ]
+    (axes,) = draw_clusters(done, tmp_path / "first.svg").axes
+    assert {line.get_label(): line.get_xydata().tolist() for line in axes.lines} == {
+        "v-measure, both": [[0, 0.5], [1, 0.75]],
+        "correctly matched clusters": [[1, 0.25]],
+        "v-measure, both, unmatched": [[0, 0.5]],
+    }
+    written = (tmp_path / "first.svg").read_text(encoding="utf-8")
+    assert "v-measure, both, unmatched" in written
+    draw_clusters(done, tmp_path / "second.svg")
+    assert (tmp_path / "second.svg").read_text(encoding="utf-8") == written
+    with pytest.raises(ValueError, match="logged no quality"):
+        draw_clusters(done[2:], tmp_path / "third.svg")
 
 
 @pytest.mark.benchmark
@@ -295,6 +349,10 @@ if __name__ == "__main__":
     parser.add_argument("--output", type=Path, default=Path("runs/cmam_stages"))
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--draw", type=Path, metavar="FILE", help="draw the figure of a stages.json, and train nothing")
     options = parser.parse_args()
-    size = QUICK if options.quick else {}
-    main(Settings(output=options.output, **size), seeds=options.seeds, processes=options.processes)
+    if options.draw:
+        draw_clusters(json.loads(options.draw.read_text(encoding="utf-8"))["runs"], options.draw.with_suffix(".svg"))
+    else:
+        size = QUICK if options.quick else {}
+        main(Settings(output=options.output, **size), seeds=options.seeds, processes=options.processes)

@@ -48,7 +48,7 @@ class Pedestrians:
         return order[first]
 
 
-def rank1(embedding: Tensor, data: Pedestrians, trials: int = 10) -> tuple[float, float]:
+def score_rank1(embedding: Tensor, data: Pedestrians, trials: int = 10) -> tuple[float, float]:
     """Return Rank-1 in percent with cosine similarity, and what guessing would reach."""
     embedding = F.normalize(embedding.float(), dim=1).numpy()
     query, hits, chances = data.queries(), [], []
@@ -56,9 +56,9 @@ def rank1(embedding: Tensor, data: Pedestrians, trials: int = 10) -> tuple[float
         gallery = data.gallery(trial)
         allowed = ~((data.camera[query] == 3)[:, None] & (data.camera[gallery] == 2)[None])
         similarity = np.where(allowed, embedding[query] @ embedding[gallery].T, -np.inf)
-        right = data.person[query][:, None] == data.person[gallery][None]
-        hits.append(right[np.arange(len(query)), similarity.argmax(1)].mean())
-        chances.append(((right & allowed).sum(1) / allowed.sum(1)).mean())
+        match = data.person[query][:, None] == data.person[gallery][None]
+        hits.append(match[np.arange(len(query)), similarity.argmax(1)].mean())
+        chances.append(((match & allowed).sum(1) / allowed.sum(1)).mean())
     return 100 * float(np.mean(hits)), 100 * float(np.mean(chances))
 
 
@@ -163,14 +163,14 @@ def measure(difficulty: float, arguments: argparse.Namespace) -> dict[str, float
     """Return Rank-1 in percent of every method, and chance."""
     tests = Pedestrians(difficulty, range(10_000, 10_000 + arguments.test_identities), 6, arguments.seed)
     torch.manual_seed(0)
-    pixels, chance = rank1(raw_pixels(tests), tests)
+    pixels, chance = score_rank1(raw_pixels(tests), tests)
     row = {"chance": chance, "raw pixels": pixels}
-    row["grey histograms"] = rank1(grey_histograms(tests), tests)[0]
-    row["random weights"] = rank1(embed(Network("resnet18", 2), tests, neck=False), tests)[0]
+    row["grey histograms"] = score_rank1(grey_histograms(tests), tests)[0]
+    row["random weights"] = score_rank1(embed(Network("resnet18", 2), tests, neck=False), tests)[0]
     if arguments.steps > 0:
         trains = Pedestrians(difficulty, range(arguments.train_identities), 6, arguments.seed)
         network = train(trains, arguments.backbone, arguments.steps, arguments.verbose)
-        row["trained"] = rank1(embed(network, tests, neck=True), tests)[0]
+        row["trained"] = score_rank1(embed(network, tests, neck=True), tests)[0]
     return row
 
 

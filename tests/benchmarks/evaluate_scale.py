@@ -92,7 +92,7 @@ def score(arguments: argparse.Namespace) -> None:
 
 
 def score_by_command(arguments: argparse.Namespace) -> None:
-    from vireid_lightning.cli.vireid import main as vireid
+    from vireid_lightning.cli import vireid
 
     folder, size = arguments.folder, arguments.gallery[0]
     write_manifest(folder, size, arguments.images)

@@ -14,7 +14,6 @@ import argparse
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -25,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from references.batches import training_batch
 
 from vireid_lightning.methods import AGW, CMAM, MMGL, Baseline, DCLNet, MPANet
+from vireid_lightning.methods.cmam.schedule import Phase
 from vireid_lightning.modules import Backbone
 
 
@@ -38,51 +38,47 @@ class BareBackbone(torch.nn.Module):
     def embed(self, images, modality):
         return self.backbone.features(images, modality)[-1].mean((2, 3))
 
-    def training_step(self, batch, batch_idx):
-        return self.embed(batch["image"], batch["modality"]).mean()
+    def losses(self, batch):
+        return {"mean": self.embed(batch["image"], batch["modality"]).mean()}
 
 
-def stage(domain, backbone, clusters):
-    """CMAM in the midst of a stage: its clusters are given, so what is measured is the step between two clusterings."""
+def build_stage(domain, backbone, clusters):
+    """Build CMAM in the midst of a stage, with given clusters: what is measured is a step between two clusterings."""
     module = CMAM(backbone=backbone, pretrained=False)
-    phase = SimpleNamespace(domain=domain, kl_weight=0.1)
-    module.timeline = SimpleNamespace(phase=lambda epoch: phase)
-    data = SimpleNamespace(self_training=SimpleNamespace(sampler=SimpleNamespace(seed=0)))
-    module.trainer = SimpleNamespace(datamodule=data, current_epoch=0, global_rank=0)
+    stage = {"source": module.source, "target": module.target}[domain]
+    times = {"first_epoch": 0, "epochs": 1, "steps": 1, "constant_steps": 1}
+    module.enter(Phase(stage, "kmeans", **times, lr=3.5e-4, kl_weight=0.1))
     width = module.backbone.channels[-1]
-    module._labels = torch.arange(10_000) % clusters
     module._prototypes = [torch.nn.functional.normalize(torch.randn(clusters, width)) for _ in range(2)]
     module._classifiers = [torch.nn.Parameter(torch.randn(clusters, width)) for _ in range(2)]
     return module
 
 
-def build(backbone, identities):
+def build_modules(backbone, identities):
     """Name -> module, the bare backbone first."""
     modules = {"bare backbone": BareBackbone(backbone)}
     for method in (Baseline, AGW, MPANet, DCLNet):
         modules[method.__name__] = method(num_classes=identities, backbone=backbone, pretrained=False)
     modules[MMGL.__name__] = MMGL(backbone=backbone)
     for number, domain in ((1, "source"), (2, "target")):
-        modules[f"CMAM, stage {number}"] = stage(domain, backbone, identities)
-    for module in modules.values():
-        # Without a Trainer there is nothing to log to.
-        module.combine = lambda terms, weights, batch: sum(weights.get(name, 1.0) * t for name, t in terms.items())
+        modules[f"CMAM, stage {number}"] = build_stage(domain, backbone, identities)
     return modules
 
 
-def step(module, batch):
+def take_step(module, batch):
     module.zero_grad(set_to_none=True)
-    module.training_step(batch, 0).backward()
+    weights = getattr(module, "loss_weights", {})
+    sum(weights.get(name, 1.0) * term for name, term in module.losses(batch).items()).backward()
 
 
-def costs(backbone, identities, batch, rounds):
+def measure_costs(backbone, identities, batch, rounds):
     """One dictionary of figures for each module."""
     images = len(batch["image"])
-    modules = build(backbone, identities)
+    modules = build_modules(backbone, identities)
     figures = {}
     for name, module in modules.items():
         with FlopCounterMode(display=False) as counter:  # this is the warm-up too
-            step(module, batch)
+            take_step(module, batch)
         with torch.no_grad():
             length = module.eval().embed(batch["image"][:2], batch["modality"][:2]).shape[1]
         module.train()
@@ -95,7 +91,7 @@ def costs(backbone, identities, batch, rounds):
     for _ in range(rounds):
         for name, module in modules.items():
             start = time.perf_counter()
-            step(module, batch)
+            take_step(module, batch)
             figures[name]["seconds"].append(time.perf_counter() - start)
             module.zero_grad(set_to_none=True)
     for figure in figures.values():
@@ -103,7 +99,7 @@ def costs(backbone, identities, batch, rounds):
     return figures
 
 
-def table(figures):
+def format_table(figures):
     """Return the markdown table."""
     bare = figures["bare backbone"]["speed"]
     lines = [
@@ -118,7 +114,7 @@ def table(figures):
 
 @pytest.mark.benchmark
 def test_table_is_printed():
-    print(table(costs("resnet18", 10, training_batch(2, 2, size=(96, 48)), rounds=1)))
+    print(format_table(measure_costs("resnet18", 10, training_batch(2, 2, size=(96, 48)), rounds=1)))
 
 
 if __name__ == "__main__":
@@ -135,4 +131,4 @@ if __name__ == "__main__":
         f"{options.backbone}, {options.size[0]} x {options.size[1]}, batch of {len(drawn['image'])}, "
         f"{torch.get_num_threads()} threads, torch {torch.__version__}, fastest of {options.rounds} rounds\n"
     )
-    print(table(costs(options.backbone, options.identities, drawn, options.rounds)))
+    print(format_table(measure_costs(options.backbone, options.identities, drawn, options.rounds)))

@@ -52,17 +52,17 @@ STARTS: dict[str, dict[str, float] | None] = {
 
 @dataclass(frozen=True)
 class Budget:
-    """What every starting point gets.
+    """The budget of every starting point.
 
     Attributes:
-        root: Where the synthetic images are drawn.
-        backbone: Of both stages.
-        identities: Of the training split.
-        pretrain_epochs: Of 100 steps of 16 + 16 images.
-        tune_epochs: Of 25 steps of 8 identities x (4 + 4) images.
-        pretrain_lr: Of AdamW.
-        pretrain_decay: Weight decay of AdamW.
-        tune_lr: Of AdamW.
+        root: Folder of the synthetic images.
+        backbone: Backbone of pre-training and fine-tuning.
+        identities: Number of training identities.
+        pretrain_epochs: Epochs of pre-training, each of 100 steps of 16 + 16 images.
+        tune_epochs: Epochs of fine-tuning, each of 25 steps of 8 identities x (4 + 4) images.
+        pretrain_lr: Learning rate of pre-training, with AdamW.
+        pretrain_decay: Weight decay of pre-training.
+        tune_lr: Learning rate of fine-tuning, with AdamW.
     """
 
     root: str = "synthetic"
@@ -188,7 +188,7 @@ def spread(values: list[float], digits: int = 1) -> str:
     return f"{statistics.mean(values):.{digits}f} +- {deviation:.{digits}f}"
 
 
-def table(tuned: list[dict[str, Any]], pretrained: list[dict[str, Any]], shares: list[float]) -> str:
+def format_tables(tuned: list[dict[str, Any]], pretrained: list[dict[str, Any]], shares: list[float]) -> str:
     """Return both tables in markdown."""
     lines = ["| start | " + " | ".join(f"Rank-1, {s:.0%} labels | mAP, {s:.0%} labels" for s in shares) + " |"]
     lines.append("|---|" + "---|" * 2 * len(shares))
@@ -231,7 +231,7 @@ def compare(budget: Budget, seeds: int, shares: list[float], processes: int, out
         tuned = [report(job) for job in jobs]
     minutes = (time.perf_counter() - begin) / 60
     print(f"\n{budget}\n{seeds} seeds, {minutes:.1f} minutes with {processes} processes of one thread\n")
-    print(table(tuned, pretrained, shares))
+    print(format_tables(tuned, pretrained, shares))
     if output:
         results = {"budget": asdict(budget), "minutes": minutes, "pretrained": pretrained, "tuned": tuned}
         Path(output).write_text(json.dumps(results, indent=1), encoding="utf-8")

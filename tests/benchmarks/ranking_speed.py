@@ -22,6 +22,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from references import sysu_mm01
+from references.data_folder import TEST_DATA
 from references.ranking import score_trials
 
 from vireid_lightning.metrics.embeddings import Embeddings
@@ -31,7 +32,7 @@ from vireid_lightning.protocols import Protocol, Trial
 
 def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--exp", type=Path, default=Path(__file__).parents[3] / "shared/data/sysu_mm01/exp")
+    parser.add_argument("--exp", type=Path, default=TEST_DATA / "sysu_mm01/exp")
     parser.add_argument("--values", type=int, default=2048)
     parser.add_argument("--spread", type=float, default=4.0, help="noise; larger makes retrieval harder")
     parser.add_argument("--repeats", type=int, default=3)

@@ -13,7 +13,7 @@ from pathlib import Path
 import cv2
 import pytest
 
-from vireid_lightning.data.synthetic.dataset import write_plan
+from vireid_lightning.data.synthetic.drawing import write_plan
 from vireid_lightning.data.synthetic.layouts import plan_sysu_mm01
 
 

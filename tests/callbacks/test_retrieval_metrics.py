@@ -13,7 +13,7 @@ from rich.console import Console
 from torch.utils.data import DataLoader
 
 from vireid_lightning.callbacks import LastAndBest, RetrievalMetrics, SaveEmbeddings
-from vireid_lightning.callbacks.run_files import Origin
+from vireid_lightning.callbacks.run_files import Provenance
 from vireid_lightning.errors import VIReIDError
 from vireid_lightning.methods.checkpoint import BLOCK
 from vireid_lightning.metrics import Embeddings, Protocol, Trial, evaluate, score_protocols
@@ -237,12 +237,12 @@ def test_weights_of_another_dataset_have_no_trial_of_this_one():
         data = SimpleNamespace(dataset=SimpleNamespace(name=dataset, trial=trial), protocols=None)
         return SimpleNamespace(ckpt_path="weights.ckpt", datamodule=data)
 
-    origin = Origin()
+    provenance = Provenance()
     checkpoint = {"epoch": 0, BLOCK: {"dataset": {"name": "RegDB", "trial": 3}}}
     found = {}
     for dataset, trial in (("SYSU-MM01", None), ("RegDB", 3), ("RegDB", 2)):
-        origin.remember(loading(dataset, trial), checkpoint)
-        found[dataset, trial] = (origin.loaded["trained_on_trial"], origin.loaded["trial_mismatch"])
+        provenance.note_checkpoint(loading(dataset, trial), checkpoint)
+        found[dataset, trial] = (provenance.loaded["trained_on_trial"], provenance.loaded["trial_mismatch"])
     assert found == {("SYSU-MM01", None): (None, False), ("RegDB", 3): (3, False), ("RegDB", 2): (3, True)}
 
 

@@ -5,42 +5,59 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from vireid_lightning.cli import lightning as cli
-from vireid_lightning.cli import vireid as tools
+from vireid_lightning.cli import lightning, vireid
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize("module", ["vireid_lightning", "vireid_lightning.cli.vireid"])
-def test_help_does_not_import_torch(module):
+@pytest.mark.parametrize("command", ["lightning", "vireid"])
+def test_help_does_not_import_torch(command):
     code = (
-        f"import runpy, sys; sys.argv = ['x', '--help']; runpy.run_module('{module}', run_name='__main__');"
+        f"import sys; from vireid_lightning.cli import {command}; {command}(['--help']);"
         "assert 'torch' not in sys.modules, 'torch was imported'"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
+def test_the_module_is_the_lightning_command():
+    done = subprocess.run([sys.executable, "-m", "vireid_lightning", "--help"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("usage: lightning {fit,")
+
+
+@pytest.mark.parametrize("command", [lightning, vireid])
 @pytest.mark.parametrize("arguments", [["--help"], [], ["-h"]])
-def test_help_names_every_subcommand(arguments, capsys):
-    cli.main(arguments)
+def test_help_names_every_subcommand(command, arguments, capsys):
+    command(arguments)
     text = capsys.readouterr().out
-    assert all(name in text for name in cli.SUBCOMMANDS)
-    tools.main(arguments)
-    text = capsys.readouterr().out
-    assert all(name in text for name in tools.TOOLS)
+    assert all(f"  {name} " in text for name in command.subcommands)
+
+
+def test_the_version_is_that_of_the_package(capsys):
+    from vireid_lightning import __version__
+
+    for command in (lightning, vireid):
+        command(["--version"])
+        assert capsys.readouterr().out == f"vireid-lightning {__version__}\n"
+
+
+def test_every_tool_has_a_help_of_its_own(capsys):
+    for name in vireid.subcommands:
+        with pytest.raises(SystemExit) as stop:
+            vireid([name, "--help"])
+        assert stop.value.code == 0
+        assert capsys.readouterr().out.startswith(f"usage: vireid {name} ")
 
 
 def test_a_foreign_subcommand_without_lightning_sdk(capsys, monkeypatch):
-    def absent(name):
-        raise cli.importlib.metadata.PackageNotFoundError(name)
-
-    monkeypatch.setattr(cli.importlib.metadata, "distribution", absent)
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda **_: ())
     with pytest.raises(SystemExit) as stop:
-        cli.main(["fti"])
+        lightning(["fti"])
     assert stop.value.code == 2
     error = capsys.readouterr().err
     assert "Did you mean 'fit'?" in error
@@ -48,25 +65,24 @@ def test_a_foreign_subcommand_without_lightning_sdk(capsys, monkeypatch):
 
 
 def test_a_foreign_subcommand_goes_to_lightning_sdk(monkeypatch):
+    """And not to this package's own script, which has the same name."""
     called = []
 
-    class Script:
-        group, name = "console_scripts", "lightning"
+    def script(package):
+        return SimpleNamespace(dist=SimpleNamespace(name=package), load=lambda: lambda: called.append(package))
 
-        def load(self):
-            return lambda: called.append(True)
+    def entry_points(*, group, name):
+        assert (group, name) == ("console_scripts", "lightning")
+        return [script("vireid-lightning"), script("lightning_sdk")]
 
-    class Distribution:
-        entry_points = (Script(),)
-
-    monkeypatch.setattr(cli.importlib.metadata, "distribution", lambda name: Distribution())
-    cli.main(["login"])
-    assert called == [True]
+    monkeypatch.setattr("importlib.metadata.entry_points", entry_points)
+    lightning(["login"])
+    assert called == ["lightning_sdk"]
 
 
 def test_an_unknown_tool(capsys):
     with pytest.raises(SystemExit) as stop:
-        tools.main(["evalute"])
+        vireid(["evalute"])
     assert stop.value.code == 2
     assert "Did you mean 'evaluate'?" in capsys.readouterr().err
 
@@ -74,13 +90,14 @@ def test_an_unknown_tool(capsys):
 def fail(capsys, *arguments: str) -> str:
     """Run ``lightning`` on input that it must refuse and return its one sentence."""
     with pytest.raises(SystemExit) as stop:
-        cli.main(list(arguments))
+        lightning(list(arguments))
     assert stop.value.code == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("error: ")
     return error
 
 
+@pytest.mark.slow
 def test_bad_input_has_no_traceback(tmp_path):
     command = [sys.executable, "-m", "vireid_lightning", "fit", "--model", "MPANet", "--data.dataset", "SYSUMM01"]
     command += ["--data.dataset.root", str(tmp_path / "nowhere")]
@@ -111,6 +128,7 @@ def test_a_config_with_a_mistake(arguments, expected, capsys, tmp_path, monkeypa
     assert expected in fail(capsys, *arguments)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -119,8 +137,13 @@ def test_a_config_with_a_mistake(arguments, expected, capsys, tmp_path, monkeypa
         ("model: {class_path: MPANett}", "Did you mean 'MPANet'?"),
         ("trainer: {max_epoch: 3}", "Did you mean 'max_epochs'?"),
         ("trainer: {max_epochs: ten}", "The setting 'trainer.max_epochs' is ten; give a value of type int."),
+        ("model: {class_path: MPANet, init_args: {margin: far}}", "'model.margin' is far; give a value of type float."),
         ("data: {eval_batch_size: many}", "The setting 'data.eval_batch_size' is many; give a value of type int."),
         ("trainer: {callbacks: [{class_path: ModelCheckpont}]}", "Did you mean 'ModelCheckpoint'?"),
+        ("trainer: {callbacks: [{class_path: EarlyStopping, init_args: {montor: x}}]}", "no setting 'montor'"),
+        ("trainer: {callbacks: [{class_path: vireid_lightning.methods.AGW}]}", "AGW' is no Callback"),
+        ("model: {class_path: vireid_lightning.methods.MPANett}", "Did you mean 'MPANet'?"),
+        ("data: {dataset: {class_path: vireid_lightning.data.SYSUM01}}", "Did you mean 'SYSUMM01'?"),
         ("model: [", "config"),
     ],
 )

@@ -8,8 +8,8 @@ import torch
 from references.jaccard import jaccard_reference
 
 from vireid_lightning.clustering import jaccard, jaccard_distance
-from vireid_lightning.clustering.jaccard import nearest_neighbours
 from vireid_lightning.errors import VIReIDError
+from vireid_lightning.metrics.k_reciprocal import InnerProducts, find_nearest
 
 
 def planted(clusters: int, images: int, dimensions: int, noise: float, dtype=torch.float64) -> torch.Tensor:
@@ -53,8 +53,7 @@ def test_float32_stays_near_float64():
 def test_small_blocks_give_the_same_graph(monkeypatch):
     features = planted(12, 10, 16, noise=1.0)
     whole = jaccard_distance(features, 10, 3)
-    monkeypatch.setattr(jaccard, "_TABLE_ELEMENTS", 500)
-    monkeypatch.setattr(jaccard, "_GATHERED_ELEMENTS", 300)
+    monkeypatch.setattr(jaccard, "_BLOCK_BYTES", 3000)  # each step needs more than 10 times as much
     blocked = jaccard_distance(features, 10, 3)
     np.testing.assert_array_equal(whole.indices, blocked.indices)
     np.testing.assert_allclose(whole.data, blocked.data, atol=1e-12)
@@ -86,7 +85,8 @@ def test_the_order_of_the_images_and_the_length_of_their_features_do_not_matter(
 
 def test_copies_of_an_image_come_after_itself_and_have_distance_zero():
     features = torch.eye(6).repeat_interleave(4, dim=0)
-    assert nearest_neighbours(features, 2)[:, 0].tolist() == list(range(24))
+    nearest = find_nearest(24, 2, InnerProducts(features).block, features.device, 2**20)
+    assert nearest[:, 0].tolist() == list(range(24))
     graph = jaccard_distance(features, 4, 1)
     np.testing.assert_allclose(dense(graph), np.kron(1 - np.eye(6), np.ones((4, 4))), atol=1e-6)
 

@@ -118,6 +118,7 @@ def test_num_identities_reads_no_sample(dataset, monkeypatch):
     assert data.identities == sorted(TRAIN)
 
 
+@pytest.mark.slow
 def test_draws_do_not_depend_on_workers_start_method_or_cache(dataset, tmp_path):
     options = {"visible_transforms": "caj", "infrared_transforms": Augmentation(jitter=0.5)}
     expected = train_batches(dataset, **options)
@@ -142,6 +143,7 @@ def test_seed_defaults_to_the_global_one(dataset, monkeypatch):
     assert same(train_batches(dataset), train_batches(dataset, seed=9))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_workers", [0, 1])
 @pytest.mark.parametrize("after_validation", [True, False])
 def test_resumed_run_draws_what_an_uninterrupted_one_draws(dataset, tmp_path, num_workers, after_validation):
@@ -243,6 +245,7 @@ def make_sampler_type(trainer):
     return type(trainer.train_dataloader.sampler).__name__
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_batches_of_one(dataset, tmp_path, unused_port):
     single = Recorder()
     make_trainer(tmp_path, max_epochs=2, limit_val_batches=1.0).fit(single, make(dataset))

@@ -26,8 +26,8 @@ def dataset(tmp_path):
     return write_fake_dataset(tmp_path / "fake", SIZE)
 
 
-def opened(source, labelled=False):
-    return open_source(source, labelled=labelled, image_size=SIZE, interpolation="bilinear", cache_dir=None)
+def opened(source):
+    return open_source(source, image_size=SIZE, interpolation="bilinear", cache_dir=None)
 
 
 def datamodule(dataset, **options):
@@ -40,7 +40,7 @@ def datamodule(dataset, **options):
         num_workers=0,
         **options,
     )
-    method = SimpleNamespace(uses_identities=False, labels_images=True, source_labels=False)
+    method = SimpleNamespace(batches="pseudo_label")
     data.trainer = SimpleNamespace(lightning_module=method, world_size=1, global_rank=0, overfit_batches=0)
     return data
 
@@ -50,7 +50,7 @@ def test_a_source_is_its_visible_training_images_without_identities(dataset):
     assert len(domain.samples) == VISIBLE
     assert {(sample.modality, sample.identity) for sample in domain.samples} == {(0, -1)}
     named = {sample.path: sample.identity for sample in dataset.samples("train")}
-    kept = opened(Source(dataset), labelled=True).samples
+    kept = opened(Source(dataset, labels=True)).samples
     assert [sample.identity for sample in kept] == [named[sample.path] for sample in domain.samples]
 
 
@@ -91,13 +91,16 @@ def test_one_loader_draws_from_either_domain_by_the_labels_assigned_last(dataset
     assert {int(m) for batch in batches for m in batch["modality"]} == {0}
     for batch in batches:
         assert len(set((batch["index"] % 3).tolist())) == 2
+        assert batch["identity"].tolist() == (batch["index"] % 3).tolist()
     modality = rounds.domains["target"].modality
     rounds.assign("target", np.arange(len(modality)) % 2)
     batch = next(iter(loader))
     assert batch["image"].shape == (12, 3, *SIZE)
     assert batch["modality"].tolist() == [0] * 6 + [1] * 6
     assert modality[batch["index"]].tolist() == [0] * 6 + [1] * 6
-    assert batch["identity"].tolist() == [-1] * 12
+    # The identity of a batch is the label that it was drawn by; the dataset's own identities are removed.
+    assert batch["identity"].tolist() == (batch["index"] % 2).tolist()
+    assert {sample.identity for sample in rounds.drawn.samples} == {-1}
     assert len(data.train_dataloader()) == 4
 
 
@@ -122,6 +125,10 @@ def test_the_extraction_loader_shows_every_image_once_in_order(dataset):
 def test_true_identities_are_those_of_the_files_or_none(dataset):
     data = datamodule(dataset)
     assert true_identities(dataset, data.train_samples).tolist() == [s.identity for s in dataset.samples("train")]
+    data.setup("fit")
+    assert data.self_training.domains["target"].true_identities().tolist() == [
+        s.identity for s in dataset.samples("train")
+    ]
 
     class Unlabelled(FakeDataset):
         labelled = False
@@ -140,5 +147,5 @@ def test_a_source_is_refused_by_a_method_that_has_no_use_for_it(dataset):
     data = CrossModalityDataModule(
         dataset, identities_per_batch=2, images_per_modality=2, image_size=SIZE, num_workers=0, source=Source(dataset)
     )
-    with pytest.warns(UserWarning, match="left out"), pytest.raises(VIReIDError, match=r"data\.source is for CMAM"):
+    with pytest.warns(UserWarning, match="left out"), pytest.raises(VIReIDError, match=r"leave data\.source out"):
         data.setup("fit")

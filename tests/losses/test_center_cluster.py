@@ -67,6 +67,7 @@ def test_gradient_steps_lower_it():
     assert losses[-1] < 0.5 * losses[0]
 
 
+@pytest.mark.slow
 def test_the_gradient_is_the_same_every_time():
     """Threads that add up the gradient of a centre in no fixed order would make each run of a seed another one."""
     embeddings, identity = torch.randn(64, 2048, requires_grad=True), torch.arange(8).repeat(8)

@@ -50,6 +50,7 @@ def test_equals_the_matrix_version(seed, temperature):
     assert_equal_to_reference(*draw(seed), temperature=temperature)
 
 
+@pytest.mark.slow
 def test_equals_the_matrix_version_at_the_size_of_the_paper():
     assert_equal_to_reference(*draw(pairs=1, channels=256, size=(72, 36)))
 

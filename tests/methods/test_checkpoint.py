@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from vireid_lightning.errors import VIReIDError
 from vireid_lightning.methods.base import ReIDModule
 from vireid_lightning.methods.checkpoint import BLOCK, FORMAT, load_weights_file, read_checkpoint
+from vireid_lightning.methods.loading import load_method
 from vireid_lightning.methods.optimization import Optimization
-from vireid_lightning.methods.transfer import initialise_from
 from vireid_lightning.modules import Backbone
 
 
@@ -38,8 +38,8 @@ class Tiny(ReIDModule):
     def embed(self, images, modality):
         return F.normalize(self.backbone.features(images, modality)[-1].mean((2, 3)))
 
-    def training_step(self, batch, batch_idx):
-        return self.combine({"identity": batch["image"].mean()}, {}, batch)
+    def losses(self, batch):
+        return {"identity": batch["image"].mean()}
 
 
 def write(module: ReIDModule, path) -> str:
@@ -65,7 +65,7 @@ def test_constructor_arguments_are_plain_and_no_weights_are_looked_for_again(tmp
 def test_init_from_hands_on_the_encoder_and_keeps_fresh_heads(tmp_path):
     source, target = Tiny(num_classes=5), Tiny(num_classes=7)
     before = target.classifier.weight.clone()
-    account = initialise_from(target, write(source, tmp_path / "a.ckpt"))
+    account = target.start_from(write(source, tmp_path / "a.ckpt"))
     assert "fresh: classifier" in account
     assert torch.equal(target.classifier.weight, before)
     for name, value in source.backbone.state_dict().items():
@@ -79,7 +79,7 @@ def test_init_from_across_streams(source_streams, target_streams, tmp_path):
         for name, value in source.named_parameters():
             if ".infrared." in name:
                 value.add_(1.0)
-    initialise_from(target, write(source, tmp_path / "a.ckpt"))
+    target.start_from(write(source, tmp_path / "a.ckpt"))
     images = torch.randn(2, 3, 64, 32)
     source.eval(), target.eval()
     visible = torch.zeros(2, dtype=torch.long)
@@ -91,7 +91,27 @@ def test_init_from_across_streams(source_streams, target_streams, tmp_path):
 def test_init_from_another_backbone_is_refused(tmp_path):
     path = write(Tiny(backbone="mobilenetv3_small_050"), tmp_path / "a.ckpt")
     with pytest.raises(VIReIDError, match="use the same backbone"):
-        initialise_from(Tiny(), path)
+        Tiny().start_from(path)
+
+
+def test_a_users_own_method_is_loaded_by_its_class_and_never_by_its_name(tmp_path):
+    module = Tiny(num_classes=5).eval()
+    path = write(module, tmp_path / "a.ckpt")
+    with pytest.raises(VIReIDError, match=r"'Tiny', which is none of this package's.*load_method\(path, method=Tiny\)"):
+        load_method(path)
+    again = load_method(path, method=Tiny)
+    images, modality = torch.randn(2, 3, 64, 32), torch.tensor([0, 1])
+    assert type(again) is Tiny
+    assert not again.training
+    assert torch.equal(again.embed(images, modality), module.embed(images, modality))
+
+
+def test_a_checkpoint_of_another_method_is_refused(tmp_path):
+    class Other(Tiny):
+        pass
+
+    with pytest.raises(VIReIDError, match="holds the method 'Tiny', not Other"):
+        load_method(write(Tiny(), tmp_path / "a.ckpt"), method=Other)
 
 
 class RunsCode:

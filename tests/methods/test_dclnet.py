@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 from references.batches import loss_terms, reorder, training_batch
 
+from vireid_lightning.data.training_data import TrainingData
 from vireid_lightning.errors import VIReIDError
 from vireid_lightning.methods import DCLNet
 
@@ -96,11 +95,8 @@ def test_halves_that_do_not_pair_are_refused():
 
 
 def test_a_height_that_does_not_fit_is_refused_before_training():
-    module = build()
-    module._trainer = SimpleNamespace(
-        datamodule=SimpleNamespace(preprocessing={"image_size": [256, 128]}, num_identities=3), ckpt_path=None
-    )
+    data = TrainingData(num_identities=3, image_size=(256, 128), seed=0, steps_per_epoch=1, samples=[])
     with pytest.raises(VIReIDError, match=r"height of 256 .* multiple of 96, such as 192 or 288"):
-        module.setup("fit")
+        build().prepare(data)
     with pytest.raises(VIReIDError, match="height of 128"):
         build().training_step(training_batch(size=(128, 64)), 0)

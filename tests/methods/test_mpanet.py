@@ -32,6 +32,12 @@ def separate_means(model: MPANet) -> MPANet:
     return model
 
 
+def train_step(model: MPANet, batch: dict, number: int = 0) -> torch.Tensor:
+    """The loss of a training step, with the hook that Lightning calls before it."""
+    model.on_train_batch_start(batch, number)
+    return model.training_step(batch, number)
+
+
 @pytest.fixture
 def logged(monkeypatch):
     """What a model logs, without a trainer."""
@@ -41,6 +47,7 @@ def logged(monkeypatch):
     return values
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("epoch", [1, 130])
 def test_training_step_equals_the_slow_reference_with_gradients(logged, monkeypatch, epoch):
     monkeypatch.setattr(MPANet, "current_epoch", epoch - 1)
@@ -48,7 +55,7 @@ def test_training_step_equals_the_slow_reference_with_gradients(logged, monkeypa
     batch = make_batch(torch.float64)
     expected = total_loss(model, batch, epoch)
     gradients = torch.autograd.grad(expected["total"], [p for p in model.parameters() if p.requires_grad])
-    loss = model.training_step(batch, 0)
+    loss = train_step(model, batch, 0)
     loss.backward()
     # combine() reports and sums in float32: 2^-24 relative a term.
     for term in TERMS:
@@ -64,7 +71,7 @@ def test_every_weight_enters_the_total(logged):
     names = dict(zip(TERMS, ("identity", "separation", "center_cluster", "modality", "mutual"), strict=True))
     weights = {f"{name}_weight": value for name, value in zip(names.values(), (2.0, 3.0, 5.0, 7.0, 11.0), strict=True)}
     model = separate_means(build(**weights))
-    loss = model.training_step(make_batch(), 0)
+    loss = train_step(model, make_batch(), 0)
     expected = sum(weights[f"{names[term]}_weight"] * logged[f"train/{term}"] for term in TERMS)
     torch.testing.assert_close(loss.detach(), expected)
 
@@ -72,19 +79,19 @@ def test_every_weight_enters_the_total(logged):
 def test_the_order_of_the_batch_does_not_matter(logged):
     model, batch = separate_means(build().double()), make_batch(torch.float64)
     means = model.modality_classifiers.visible_mean.clone(), model.modality_classifiers.infrared_mean.clone()
-    usual = model.training_step(batch, 0)
+    usual = train_step(model, batch, 0)
     for order in (torch.arange(16).reshape(2, 8).T.flatten(), torch.randperm(16)):
         model.modality_classifiers.visible_mean.copy_(means[0])
         model.modality_classifiers.infrared_mean.copy_(means[1])
         shuffled = {name: value[order] for name, value in batch.items()}
-        torch.testing.assert_close(model.training_step(shuffled, 0), usual, rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(train_step(model, shuffled, 0), usual, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("label", [0, 1])
 def test_a_batch_of_one_modality_has_a_loss_and_trains_that_classifier_alone(logged, label):
     model, batch = separate_means(build()), make_batch()
     batch["modality"][:] = label
-    loss = model.training_step(batch, 0)
+    loss = train_step(model, batch, 0)
     loss.backward()
     assert loss.isfinite()
     present, absent = ("visible", "infrared")[label], ("infrared", "visible")[label]
@@ -96,35 +103,43 @@ def test_a_batch_of_one_modality_has_a_loss_and_trains_that_classifier_alone(log
 def test_a_batch_of_one_identity_has_a_loss(logged):
     model, batch = build(), make_batch()
     batch["identity"][:] = 2
-    model.training_step(batch, 0).backward()
+    train_step(model, batch, 0).backward()
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
 
 
 def test_means_follow_before_they_are_used_and_get_no_gradient(logged):
     model, batch = separate_means(build()), make_batch()
     before = model.modality_classifiers.visible_mean.clone()
-    model.training_step(batch, 0).backward()
+    train_step(model, batch, 0).backward()
     expected = 0.8 * before + 0.2 * model.modality_classifiers.visible.weight.detach()
     torch.testing.assert_close(model.modality_classifiers.visible_mean, expected)
     assert not model.modality_classifiers.visible_mean.requires_grad
 
 
+def test_the_losses_alone_move_no_mean():
+    model = separate_means(build())
+    before = model.modality_classifiers.visible_mean.clone()
+    model.losses(make_batch())
+    assert torch.equal(model.modality_classifiers.visible_mean, before)
+
+
 def test_autocast_keeps_losses_and_embeddings_in_float32(logged):
     model, batch = separate_means(build()), make_batch()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss = model.training_step(batch, 0)
+        loss = train_step(model, batch, 0)
         embedding = model.eval().embed(batch["image"], batch["modality"])
     assert loss.dtype == embedding.dtype == torch.float32
     assert all(value.dtype == torch.float32 for value in logged.values())
 
 
+@pytest.mark.slow
 def test_gradient_steps_lower_the_loss(logged):
     model, batch = build(), make_batch()
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     losses = []
     for step in range(8):
         optimizer.zero_grad()
-        loss = model.training_step(batch, step)
+        loss = train_step(model, batch, step)
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
@@ -134,7 +149,7 @@ def test_gradient_steps_lower_the_loss(logged):
 @pytest.mark.parametrize("backbone", ["mobilenetv3_small_050", "convnext_atto"])
 def test_other_backbones_train(logged, backbone):
     model, batch = build(backbone=backbone), make_batch()
-    model.training_step(batch, 0).backward()
+    train_step(model, batch, 0).backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
 
 
@@ -171,7 +186,7 @@ def test_without_num_classes_it_embeds_but_does_not_train():
     batch = make_batch()
     assert model(batch["image"], batch["modality"]).shape == (16, 7 * 512)
     with pytest.raises(VIReIDError, match=r"num_classes=datamodule\.num_identities"):
-        model.training_step(batch, 0)
+        model.losses(batch)
 
 
 def test_defaults_are_the_papers():

@@ -59,6 +59,7 @@ def _process(rank, world, port, results):
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_processes_score_as_one():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -41,6 +41,7 @@ def test_five_maps_and_a_last_stage_of_stage_threes_size(name):
     assert [tuple(part.shape[2:]) for part in maps[1:]] == [(36, 20), (18, 10), (9, 5), (9, 5)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_last_stride_of_two_leaves_the_network_as_timm_builds_it(name):
     torch.manual_seed(3)
@@ -60,6 +61,7 @@ def test_a_last_stride_of_two_leaves_the_network_as_timm_builds_it(name):
         torch.testing.assert_close(ours.contiguous(), theirs, rtol=1e-4, atol=1e-4 * float(theirs.abs().max()))
 
 
+@pytest.mark.slow
 def test_resnet50_equals_torchvisions_with_layer4_stride_1():
     reference = torchvision.models.resnet50(weights=None).double().eval()
     reference.layer4[0].conv2.stride = (1, 1)
@@ -105,6 +107,7 @@ def test_parts_per_modality_start_from_the_same_weights_and_share_none(streams):
             assert state[name].data_ptr() != infrared.data_ptr()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("streams", [0, 1, 2, 5])
 @pytest.mark.parametrize("modality", [[0, 0, 1, 1], [1, 1, 0, 0], [0, 1, 0, 1], [1, 0, 0, 1], [0, 0, 0, 1]])
 def test_every_order_of_modalities_gives_the_same_maps(streams, modality):
@@ -197,6 +200,7 @@ def test_weights_that_cannot_be_downloaded_are_told(monkeypatch, tmp_path):
         Backbone("resnet10t.c3_in1k", pretrained=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 @pytest.mark.parametrize("name", ["resnet10t", "mobilenetv3_small_050", "convnext_atto"])
 def test_weights_from_a_local_file(name, suffix, tmp_path):

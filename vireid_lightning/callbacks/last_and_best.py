@@ -31,7 +31,7 @@ class LastAndBest(ModelCheckpoint):
 
         Its file is looked for beside the checkpoint that the run goes on from, whose folder may have been moved.
         """
-        folder = Path(self._resumed).resolve().parent
+        folder = Path(str(self._resumed)).resolve().parent
         best = folder / Path(state_dict["best_model_path"]).name
         if state_dict["best_model_path"] and best.is_file():
             models = {str(folder / Path(path).name): score for path, score in state_dict["best_k_models"].items()}
@@ -45,7 +45,9 @@ class LastAndBest(ModelCheckpoint):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the epoch's checkpoint."""
         super().on_train_epoch_end(trainer, pl_module)
-        if not self.save_last or trainer.fast_dev_run:
+        if not self.save_last or self.dirpath is None:
+            return
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]  # Lightning sets it from outside of its class
             return
         self.last_model_path = str(Path(self.dirpath) / f"{self.CHECKPOINT_NAME_LAST}{self.FILE_EXTENSION}")
         trainer.save_checkpoint(self.last_model_path, self.save_weights_only)

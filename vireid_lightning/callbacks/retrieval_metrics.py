@@ -8,11 +8,12 @@ from typing import Any, Literal
 from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 
-from vireid_lightning.callbacks.run_files import Origin, require_datamodule, results_folder
-from vireid_lightning.errors import VIReIDError
+from vireid_lightning.callbacks.run_files import Provenance, find_results_folder, require_datamodule
+from vireid_lightning.metrics.measures import MEASURES
 from vireid_lightning.metrics.re_ranking import ReRanking
 from vireid_lightning.metrics.results import ScoreTable, keep_earlier, write_results
 from vireid_lightning.metrics.retrieval_metric import RetrievalMetric
+from vireid_lightning.metrics.scores import ProtocolScores
 
 
 class RetrievalMetrics(Callback):
@@ -21,8 +22,9 @@ class RetrievalMetrics(Callback):
     Feeds a :class:`~vireid_lightning.metrics.RetrievalMetric` with what ``validation_step`` and ``test_step`` return,
     ``{"embedding": (B, D), "index": (B,)}``. Samples and protocols come from the datamodule.
 
-    Logged, in per cent: ``val/rank1``, ``val/mAP``, ``val/mINP``; in a test ``test/<protocol>/rank1`` and so on for
-    every protocol, and ``test/rank1``, ``test/mAP``, ``test/mINP`` of the dataset's default protocol.
+    Logged, in per cent, for every measure whose :class:`~vireid_lightning.metrics.measures.Measure` says so:
+    ``val/rank1``, ``val/mAP``, ``val/mINP``; in a test ``test/<protocol>/rank1`` and so on for every protocol, and
+    ``test/rank1``, ``test/mAP``, ``test/mINP`` of the dataset's default protocol.
     ``ModelCheckpoint(monitor="val/mAP", mode="max")`` works with every method.
 
     ``lightning validate`` and ``lightning test`` print the table and write ``results.json`` beside the checkpoint that
@@ -31,14 +33,14 @@ class RetrievalMetrics(Callback):
     compute the same scores, and the first prints and writes.
 
     Args:
-        distance: ``cosine`` or ``euclidean``; None: the dataset's.
+        distance: Distance between embeddings, ``cosine`` or ``euclidean``; null takes the dataset's.
         block_mb: MiB that a block of distances may take.
         rerank: Whether a test also scores with k-reciprocal re-ranking, in rows of their own; settings other than the
-            usual ones as ``{k1: 30, k2: 6, lambda_value: 0.3}``.
-        allow_trial_mismatch: Score a checkpoint on another trial of its dataset than it was trained on; such a result
-            carries both numbers and ``trial_mismatch``, and goes to ``results_trial_mismatch.json``. Otherwise refused:
-            another trial tests on training identities.
-        console: Where the table is printed; the terminal by default.
+            usual ones are given as ``{k1: 30, k2: 6, lambda_value: 0.3}``.
+        allow_trial_mismatch: Whether a checkpoint may be scored on another trial of its dataset than it was trained on,
+            whose test identities it may have been trained on; the result says so, and goes to
+            ``results_trial_mismatch.json``.
+        console: Where the table is printed; null prints to the terminal.
 
     Attributes:
         table: The scores of the last validation or test.
@@ -58,23 +60,15 @@ class RetrievalMetrics(Callback):
         self.console = console
         self.table: ScoreTable | None = None
         self._metric: RetrievalMetric | None = None
-        self._origin = Origin()
+        self._provenance = Provenance()
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Remember what results say of the checkpoint: epochs trained, last or best, and the trial.
+        """Note what results say of the checkpoint: epochs trained, last or best, and the trial.
 
         Raises:
             VIReIDError: If the checkpoint was trained on another trial of the dataset that it is to be scored on.
         """
-        self._origin.remember(trainer, checkpoint)
-        trained, tested = self._origin.loaded["trained_on_trial"], trainer.datamodule.dataset
-        if self._origin.loaded["trial_mismatch"] and not self.allow_trial_mismatch:
-            self._origin.forget()
-            raise VIReIDError(
-                f"{trainer.ckpt_path} was trained on trial {trained} of {tested.name}, but the data is trial "
-                f"{tested.trial}, with identities that it was trained on; set --data.dataset.init_args.trial "
-                f"{trained}, or give --allow-trial-mismatch to score it all the same, marked as such."
-            )
+        self._provenance.note_checkpoint(trainer, checkpoint, allow_trial_mismatch=self.allow_trial_mismatch)
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Prepare an empty metric."""
@@ -87,20 +81,19 @@ class RetrievalMetrics(Callback):
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *_: Any, **__: Any
     ) -> None:
-        """Take a batch's embeddings."""
+        """Add a batch's embeddings to the metric."""
         self._update(outputs)
 
     def on_test_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *_: Any, **__: Any) -> None:
-        """Take a batch's embeddings."""
+        """Add a batch's embeddings to the metric."""
         self._update(outputs)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Score, and log; outside of training also print and write."""
+        """Score and log; outside of training also print and write."""
         table = self._compute()
         if table is None:
             return
-        scores = {f"val/{score}": table[0].mean(score) for score in ("rank1", "mAP", "mINP")}
-        pl_module.log_dict(scores, prog_bar=True, sync_dist=True)
+        pl_module.log_dict(_logged_scores("val", table[0]), prog_bar=True, sync_dist=True)
         if trainer.state.fn == "validate":
             self._report(trainer, pl_module, table, "validate")
 
@@ -109,12 +102,12 @@ class RetrievalMetrics(Callback):
         table = self._compute()
         if table is None:
             return
-        default = getattr(trainer.datamodule.dataset, "default_protocol", None)
-        scores = {}
+        default = getattr(require_datamodule(trainer).dataset, "default_protocol", None)
+        scores: dict[str, float] = {}
         for row in table:
-            scores.update({f"test/{row.name}/{score}": row.mean(score) for score in ("rank1", "mAP", "mINP")})
+            scores |= _logged_scores(f"test/{row.name}", row)
             if row.name == default:
-                scores.update({f"test/{score}": row.mean(score) for score in ("rank1", "mAP", "mINP")})
+                scores |= _logged_scores("test", row)
         pl_module.log_dict(scores, sync_dist=True)
         self._report(trainer, pl_module, table, "test")
 
@@ -122,9 +115,8 @@ class RetrievalMetrics(Callback):
         if trainer.sanity_checking:
             self._metric = None
             return
-        datamodule = trainer.datamodule
-        require_datamodule(trainer)
-        if (weights := self._origin.unseen(trainer)) is not None:
+        datamodule = require_datamodule(trainer)
+        if (weights := self._provenance.read_missed(trainer)) is not None:
             self.on_load_checkpoint(trainer, pl_module, weights)
         self._metric = RetrievalMetric(
             datamodule.eval_samples(stage),
@@ -146,8 +138,8 @@ class RetrievalMetrics(Callback):
         return self.table
 
     def _report(self, trainer: Trainer, pl_module: LightningModule, table: ScoreTable, stage: str) -> None:
-        table.about = self._origin.about(trainer, pl_module, stage)
-        folder = results_folder(trainer)
+        table.about = self._provenance.describe(trainer, pl_module, stage)
+        folder = find_results_folder(trainer)
         if not trainer.is_global_zero:
             return
         path = folder / ("results_trial_mismatch.json" if table.about["trial_mismatch"] else "results.json")
@@ -156,3 +148,7 @@ class RetrievalMetrics(Callback):
         table.print(table.title, self.console)
         console = self.console or Console(soft_wrap=True)
         console.print(f"Results: {path}" + (f" (the earlier ones: {kept.name})" if kept else ""), highlight=False)
+
+
+def _logged_scores(prefix: str, row: ProtocolScores) -> dict[str, float]:
+    return {f"{prefix}/{name}": row.mean(name) for name, measure in MEASURES.items() if measure.logged}

@@ -1,37 +1,46 @@
-"""Where a run's results go, and what they say of where they come from."""
+"""Where a run's results go, and what they say of the weights and the data behind them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from lightning.pytorch import LightningModule, Trainer
 
 from vireid_lightning.errors import VIReIDError
 from vireid_lightning.methods.checkpoint import BLOCK, load_weights_file
 
+if TYPE_CHECKING:
+    from vireid_lightning.data import CrossModalityDataModule
 
-def results_folder(trainer: Trainer) -> Path:
-    """Return the folder of the checkpoint that was loaded; where there was none, :func:`log_folder`.
+
+def require_datamodule(trainer: Trainer) -> CrossModalityDataModule:
+    """Return the datamodule of what runs.
+
+    Raises:
+        VIReIDError: If there are dataloaders only, which know no samples and protocols.
+    """
+    datamodule = getattr(trainer, "datamodule", None)
+    if not hasattr(datamodule, "protocols"):
+        raise VIReIDError(
+            "Samples and protocols come from the datamodule; give the Trainer a CrossModalityDataModule "
+            "(datamodule=...) instead of plain dataloaders."
+        )
+    return cast("CrossModalityDataModule", datamodule)
+
+
+def find_results_folder(trainer: Trainer) -> Path:
+    """Return the folder of the checkpoint that was loaded; where there was none, :func:`find_log_folder`.
 
     To be called in all processes.
     """
     if trainer.ckpt_path is not None:
         return Path(trainer.ckpt_path).resolve().parent
-    return log_folder(trainer)
+    return find_log_folder(trainer)
 
 
-def require_datamodule(trainer: Trainer) -> None:
-    """Raise a :class:`VIReIDError` if what runs has dataloaders only, which know no samples and protocols."""
-    if not hasattr(trainer.datamodule, "protocols"):
-        raise VIReIDError(
-            "Samples and protocols come from the datamodule; give the Trainer a CrossModalityDataModule "
-            "(datamodule=...) instead of plain dataloaders."
-        )
-
-
-def log_folder(trainer: Trainer) -> Path:
+def find_log_folder(trainer: Trainer) -> Path:
     """Return the folder of the run's logs, or the trainer's default folder where nothing is logged.
 
     To be called in all processes: Lightning sends it from the first to the others.
@@ -39,11 +48,11 @@ def log_folder(trainer: Trainer) -> Path:
     return Path(trainer.log_dir or trainer.default_root_dir)
 
 
-def checkpoint_label(path: str | Path | None, checkpoint: Mapping[str, Any]) -> str | None:
+def label_checkpoint(path: str | Path | None, checkpoint: Mapping[str, Any]) -> str | None:
     """Return ``last`` or ``best`` for a checkpoint file, or None where it cannot be told.
 
-    ``last`` by its name; ``best`` if the states of the callbacks that wrote it say that a monitored score was best
-    there.
+    A checkpoint is ``last`` by its name, and ``best`` if the states of the callbacks that wrote it say that a monitored
+    score was best there.
     """
     if path is None:
         return None
@@ -57,8 +66,8 @@ def checkpoint_label(path: str | Path | None, checkpoint: Mapping[str, Any]) -> 
     return None
 
 
-class Origin:
-    """What results and saved embeddings say of the weights and the data behind them.
+class Provenance:
+    """What results and saved embeddings say of the weights and the data that they come from.
 
     Attributes:
         loaded: What the last checkpoint that was loaded says: epochs trained, last or best, the trial it was trained
@@ -67,39 +76,53 @@ class Origin:
 
     def __init__(self) -> None:
         self.loaded: dict[str, Any] = {}
-        self._seen: tuple[Any, ...] | None = None
+        self._noted: tuple[str, str, int | None] | None = None
 
-    def remember(self, trainer: Trainer, checkpoint: Mapping[str, Any]) -> None:
-        """Take down what a checkpoint that is being loaded says of itself.
+    def note_checkpoint(
+        self, trainer: Trainer, checkpoint: Mapping[str, Any], *, allow_trial_mismatch: bool = True
+    ) -> None:
+        """Note what a checkpoint that is being loaded says of itself.
+
+        Args:
+            trainer: The trainer that loads it.
+            checkpoint: Content of the file.
+            allow_trial_mismatch: Whether the checkpoint may be of another trial of the dataset than the data.
 
         Raises:
-            VIReIDError: If there is no datamodule, only dataloaders.
+            VIReIDError: If there is no datamodule, only dataloaders, or the trial is another one and may not be.
+                Nothing is noted then.
         """
-        require_datamodule(trainer)
-        trained, dataset = checkpoint.get(BLOCK, {}).get("dataset", {}), trainer.datamodule.dataset
-        same = trained.get("name") == dataset.name
-        trial = trained.get("trial") if same else None  # one of another dataset has no identities of this one
-        self._seen = _loading(trainer)
+        dataset, trained = require_datamodule(trainer).dataset, checkpoint.get(BLOCK, {}).get("dataset", {})
+        is_same = trained.get("name") == dataset.name
+        trial = trained.get("trial") if is_same else None  # a trial of another dataset has no identities of this one
+        is_mismatch = is_same and trial != dataset.trial
+        if is_mismatch and not allow_trial_mismatch:
+            raise VIReIDError(
+                f"{trainer.ckpt_path} was trained on trial {trial} of {dataset.name}, but the data is trial "
+                f"{dataset.trial}, with identities that it was trained on; set --data.dataset.init_args.trial "
+                f"{trial}, or give --allow-trial-mismatch to score it all the same, marked as such."
+            )
+        self._noted = _identify_loading(trainer)
         self.loaded = {
             "epoch": checkpoint["epoch"] + 1,
-            "checkpoint_kind": checkpoint_label(trainer.ckpt_path, checkpoint),
+            "checkpoint_kind": label_checkpoint(trainer.ckpt_path, checkpoint),
             "trained_on_trial": trial,
-            "trial_mismatch": same and trial != dataset.trial,
+            "trial_mismatch": is_mismatch,
         }
 
-    def forget(self) -> None:
-        """Be told again of what was refused."""
-        self._seen = None
+    def read_missed(self, trainer: Trainer) -> dict[str, Any] | None:
+        """Return a checkpoint that the trainer has loaded and :meth:`note_checkpoint` has not seen, or None.
 
-    def unseen(self, trainer: Trainer) -> dict[str, Any] | None:
-        """Return a checkpoint that is loaded but was not told of: Lightning is silent about those of weights alone."""
-        if not trainer.ckpt_path or _loading(trainer) == self._seen:
+        Lightning does not announce checkpoints that hold weights alone.
+        """
+        if not trainer.ckpt_path or _identify_loading(trainer) == self._noted:
             return None
-        return load_weights_file(trainer.ckpt_path)
+        return cast("dict[str, Any]", load_weights_file(trainer.ckpt_path))
 
-    def about(self, trainer: Trainer, module: LightningModule, stage: str) -> dict[str, Any]:
-        """Return what is known of what runs now."""
-        datamodule, dataset = trainer.datamodule, trainer.datamodule.dataset
+    def describe(self, trainer: Trainer, module: LightningModule, stage: str) -> dict[str, Any]:
+        """Return what is known of what runs now: data, method, checkpoint and trial."""
+        datamodule = require_datamodule(trainer)
+        dataset = datamodule.dataset
         about = {
             "stage": stage,
             "dataset": dataset.name,
@@ -115,6 +138,7 @@ class Origin:
         return about | (self.loaded if trainer.ckpt_path is not None else {})
 
 
-def _loading(trainer: Trainer) -> tuple[Any, ...]:
-    """Return what is loaded, and for which data."""
-    return str(trainer.ckpt_path), trainer.datamodule.dataset.name, trainer.datamodule.dataset.trial
+def _identify_loading(trainer: Trainer) -> tuple[str, str, int | None]:
+    """Return which file is loaded, and for which dataset and trial."""
+    dataset = require_datamodule(trainer).dataset
+    return str(trainer.ckpt_path), dataset.name, dataset.trial

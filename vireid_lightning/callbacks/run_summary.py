@@ -10,12 +10,14 @@ from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from rich.table import Table
 
+from vireid_lightning.callbacks.run_files import require_datamodule
+
 
 class RunSummary(Callback):
     """Prints, once, before the first step: the data's counts, the method, its size, the batch, precision and protocol.
 
     Args:
-        console: Where to print; the terminal by default.
+        console: Where the summary is printed; null prints to the terminal.
     """
 
     def __init__(self, console: Console | None = None) -> None:
@@ -37,8 +39,8 @@ class RunSummary(Callback):
 
     @rank_zero_only
     def _print(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        datamodule = trainer.datamodule
-        if self._printed or not hasattr(datamodule, "summary"):
+        datamodule = getattr(trainer, "datamodule", None)
+        if self._printed or datamodule is None or not hasattr(datamodule, "summary"):
             return
         self._printed = True
         console = self._console or Console()
@@ -51,11 +53,11 @@ class RunSummary(Callback):
             numbers = (counts[key] for key in ("identities", "visible", "infrared", "cameras"))
             table.add_row(split, *(f"{number:,}" for number in numbers))
         console.print(table)
-        for name, text in _lines(trainer, pl_module, stage, summary):
+        for name, text in _describe_run(trainer, pl_module, stage, summary):
             console.print(f"{name:<12}{text}", highlight=False)
 
 
-def _lines(
+def _describe_run(
     trainer: Trainer, pl_module: LightningModule, stage: str, summary: dict[str, Any]
 ) -> Iterator[tuple[str, str]]:
     """Yield what a run's summary says below the table of its data."""
@@ -67,7 +69,7 @@ def _lines(
         identities, images = summary.get("identities_per_batch"), summary["images_per_modality"]
         size, processes = 2 * (identities or 1) * images, trainer.world_size
         drawn = f"{images} visible + {images} infrared"
-        drawn = f"{drawn}, whoever they show" if identities is None else f"{identities} identities x ({drawn})"
+        drawn = f"{drawn} of any identity" if identities is None else f"{identities} identities x ({drawn})"
         yield "Batch", f"{drawn} = {size} images"
         if processes > 1 or trainer.accumulate_grad_batches > 1:
             yield (
@@ -77,10 +79,5 @@ def _lines(
             )
         yield "Schedule", f"{trainer.max_epochs} epochs of {summary['steps_per_epoch']} steps"
     yield "Precision", str(trainer.precision)
-    protocols = _protocols(trainer, stage)
-    yield ("Validation" if stage == "fit" else "Protocols"), ", ".join(protocols)
-
-
-def _protocols(trainer: Trainer, stage: str) -> list[str]:
-    """Return the names of the protocols that a stage scores."""
-    return [protocol.name for protocol in trainer.datamodule.protocols("test" if stage == "test" else "validate")]
+    protocols = require_datamodule(trainer).protocols("test" if stage == "test" else "validate")
+    yield ("Validation" if stage == "fit" else "Protocols"), ", ".join(protocol.name for protocol in protocols)

@@ -7,7 +7,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 
-from vireid_lightning.callbacks.run_files import Origin, log_folder, require_datamodule
+from vireid_lightning.callbacks.run_files import Provenance, find_log_folder, require_datamodule
 from vireid_lightning.metrics.embeddings import Embeddings
 from vireid_lightning.metrics.results import keep_earlier
 from vireid_lightning.metrics.retrieval_metric import RetrievalMetric
@@ -19,47 +19,46 @@ class SaveEmbeddings(Callback):
     The file holds ``embedding`` (N, D) float32, ``identity``, ``camera``, ``modality`` (0 visible, 1 infrared) and
     ``path`` (relative to the dataset's root) of all images of the test split in the order of its samples, gathered over
     processes and once each, and ``about``, a JSON text that says of which dataset, trial, method and checkpoint they
-    are. ``vireid evaluate`` scores it. A file that is there already is renamed to the next free of
+    come from. ``vireid evaluate`` scores it. A file that is there already is renamed to the next free of
     ``embeddings_1.npz``, ``embeddings_2.npz``, ...
 
     Args:
         filename: Name of the file.
-        console: Where to say where the file is; the terminal by default.
+        console: Where the path of the file is printed; null prints to the terminal.
     """
 
     def __init__(self, filename: str = "embeddings.npz", *, console: Console | None = None) -> None:
         self.filename, self.console = filename, console
         self._metric: RetrievalMetric | None = None
-        self._origin = Origin()
+        self._provenance = Provenance()
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Remember what the file says of the checkpoint."""
-        self._origin.remember(trainer, checkpoint)
+        """Note what the file says of the checkpoint."""
+        self._provenance.note_checkpoint(trainer, checkpoint)
 
     def on_predict_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Prepare to collect."""
-        require_datamodule(trainer)
-        if (weights := self._origin.unseen(trainer)) is not None:
-            self._origin.remember(trainer, weights)
-        samples = trainer.datamodule.eval_samples("test")
+        """Prepare an empty collection of embeddings."""
+        samples = require_datamodule(trainer).eval_samples("test")
+        if (weights := self._provenance.read_missed(trainer)) is not None:
+            self._provenance.note_checkpoint(trainer, weights)
         self._metric = RetrievalMetric(samples, []).to(pl_module.device)
 
     def on_predict_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *_: Any, **__: Any
     ) -> None:
-        """Take a batch's embeddings."""
+        """Add a batch's embeddings."""
         if self._metric is not None:
             self._metric.update(outputs["embedding"], outputs["index"])
 
     def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Gather and write."""
+        """Gather the embeddings of all processes and write them."""
         if self._metric is None:
             return
         self._metric.sync()
         embeddings: Embeddings = self._metric.gathered()
         self._metric = None
-        embeddings.about = self._origin.about(trainer, pl_module, "predict")
-        path = log_folder(trainer) / self.filename
+        embeddings.about = self._provenance.describe(trainer, pl_module, "predict")
+        path = find_log_folder(trainer) / self.filename
         if trainer.is_global_zero:
             keep_earlier(path)
             embeddings.save(path)

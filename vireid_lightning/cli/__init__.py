@@ -1,1 +1,83 @@
-"""The commands ``lightning`` and ``vireid``."""
+"""The two commands. ``lightning`` trains and tests, by LightningCLI; ``vireid`` has the other tools.
+
+A config is the constructor call of a method and of the datamodule::
+
+    lightning fit --config experiments/quickstart.yaml
+    lightning test --config experiments/quickstart.yaml --ckpt_path runs/quickstart/version_0/checkpoints/last.ckpt
+
+From Python, a command takes a list: ``lightning(["fit", "--config", "experiments/quickstart.yaml"])``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.metadata
+
+from vireid_lightning.cli.command import Command
+
+__all__ = ["lightning", "vireid"]
+
+
+def _train_or_test(subcommand: str, args: list[str]) -> None:
+    """Run a subcommand of ``lightning``."""
+    from vireid_lightning.cli.training import run  # imports torch
+
+    run([subcommand, *args])
+
+
+def _hand_over(name: str, args: list[str]) -> bool:
+    """Run the ``lightning`` command of the package lightning-sdk, where it is installed."""
+    if name.startswith("-"):
+        _train_or_test(name, args)  # an option before the subcommand
+        return True
+    for script in importlib.metadata.entry_points(group="console_scripts", name="lightning"):
+        if script.dist is not None and script.dist.name.replace("_", "-") == "lightning-sdk":
+            script.load()()
+            return True
+    return False
+
+
+def _run_tool(name: str, args: list[str]) -> None:
+    """Run a tool: the functions ``add_arguments`` and ``run`` of its module in ``cli/tools``."""
+    tool = importlib.import_module(f"vireid_lightning.cli.tools.{name.replace('-', '_')}")
+    parser = argparse.ArgumentParser(prog=f"vireid {name}", description=tool.__doc__)
+    tool.add_arguments(parser)
+    tool.run(parser.parse_args(args))
+
+
+lightning = Command(
+    usage="lightning {fit,validate,test,predict} --config FILE [--config FILE ...] [--key value ...]",
+    description="Visible-infrared person re-identification with PyTorch Lightning.",
+    subcommands={
+        "fit": "train a method, then score its last and its best weights over the whole table",
+        "validate": "score the validation protocol",
+        "test": "score every protocol of the dataset",
+        "predict": "write the test images' embeddings to a file that `vireid evaluate` reads",
+    },
+    notes=[
+        "`lightning fit --help` lists the settings; `lightning fit --model.help METHOD` those of a method,",
+        "`lightning fit --data.dataset.help DATASET` those of a dataset. A class of your own goes by its module:",
+        "`--model my_method.MyMethod` is the class MyMethod in the file my_method.py of the current folder.",
+        "`lightning test ... --allow-trial-mismatch` scores a checkpoint on another trial of its dataset and says so.",
+        "`lightning fit --config FILE --print_config` prints the whole config. `vireid --help` lists the other tools.",
+    ],
+    run=_train_or_test,
+    hand_over=_hand_over,
+    advice="Others belong to the package lightning-sdk, which is not installed: `pip install lightning-sdk`.",
+)
+
+vireid = Command(
+    usage="vireid TOOL ...",
+    description="Tools of vireid-lightning; the `lightning` command trains and tests.",
+    subcommands={
+        "synthesize": "draw a synthetic dataset in the layout of a real one",
+        "check-dataset": "compare a dataset's folder with what its authors published",
+        "evaluate": "score saved embeddings under a dataset's protocols",
+        "trials": "train and test each trial of a dataset with several splits, such as RegDB",
+        "aggregate": "compute mean and deviation of the result files of several trials or seeds",
+        "import-checkpoint": "convert weights that a paper's authors released",
+    },
+    notes=["`vireid TOOL --help` lists a tool's arguments."],
+    run=_run_tool,
+)

@@ -1,56 +1,93 @@
-"""Datasets by the names of their classes, for tools that are told one on the command line."""
+"""Datasets by the names of their classes, for tools that are given one on the command line."""
 
 from __future__ import annotations
 
+import importlib
 import inspect
-from typing import TYPE_CHECKING, Any
+import sys
+from pathlib import Path
+from typing import Any
 
+from vireid_lightning import data
+from vireid_lightning.cli.messages import explain_class
+from vireid_lightning.data.datasets.base import ReIDDataset
 from vireid_lightning.errors import VIReIDError, did_you_mean
 
-if TYPE_CHECKING:
-    from vireid_lightning.data.datasets.base import ReIDDataset
+
+def find_exported() -> dict[str, type[ReIDDataset]]:
+    """Return the datasets that ``vireid_lightning.data`` exports; nothing that it imports on first use is loaded."""
+    return {
+        name: value
+        for name, value in vars(data).items()
+        if isinstance(value, type) and issubclass(value, ReIDDataset) and value is not ReIDDataset
+    }
 
 
-def dataset_class(name: str) -> type[ReIDDataset]:
+def list_datasets() -> list[str]:
+    """Return the names of this package's datasets that a tool can be given."""
+    return sorted(name for name, dataset in find_exported().items() if dataset.closed_to_tools is None)
+
+
+def find_dataset(name: str) -> type[ReIDDataset]:
     """Return a dataset's class.
 
+    Args:
+        name: The class's name, or for a class of the user's the dotted path of it: ``my_data.MyDataset`` is the class
+            ``MyDataset`` in ``my_data.py`` in the current folder or in an installed package.
+
     Raises:
-        VIReIDError: If there is none of that name, or it draws its images itself.
+        VIReIDError: No dataset has that name, or it cannot be opened by a tool.
     """
-    from vireid_lightning import data
-
-    public = {listed: getattr(data, listed) for listed in data.__all__}
-    classes = {
-        listed: value
-        for listed, value in public.items()
-        if inspect.isclass(value) and issubclass(value, data.ReIDDataset) and value is not data.ReIDDataset
-    }
-    if name == "Synthetic":
+    dataset = find_exported().get(name) or (_import_dataset(name) if "." in name else None)
+    if dataset is None:
+        known = list_datasets()
         raise VIReIDError(
-            "Synthetic draws the images that its folder lacks; name the dataset whose layout they have, SYSUMM01, with "
-            "that folder as the root."
+            f"There is no dataset '{name}'; the datasets are {', '.join(known)}.{did_you_mean(name, known)} A class of "
+            "your own is given with its module, such as my_data.MyDataset."
         )
-    if name not in classes:
-        known = [listed for listed in classes if listed != "Synthetic"]
-        raise VIReIDError(
-            f"There is no dataset '{name}'; the datasets are {', '.join(known)}.{did_you_mean(name, known)}"
-        )
-    return classes[name]
+    if dataset.closed_to_tools is not None:
+        raise VIReIDError(dataset.closed_to_tools)
+    return dataset
 
 
-def open_dataset(name: str, root: str, **options: Any) -> ReIDDataset:
-    """Return a dataset by the name of its class.
+def open_dataset(dataset: type[ReIDDataset] | str, root: str, **options: Any) -> ReIDDataset:
+    """Return a dataset.
 
     Args:
-        name: The class.
-        root: Its folder; of ``Manifest``, the CSV file.
+        dataset: Its class, or the name that :func:`find_dataset` knows it by.
+        root: Its folder; for ``Manifest``, the CSV file.
         options: Arguments of the class; those that are None are left out.
 
     Raises:
-        VIReIDError: If the name is unknown, the dataset takes no such option, or cannot be opened.
+        VIReIDError: The name is unknown, or the dataset takes no such option, needs others or cannot be opened.
     """
-    chosen = dataset_class(name)
+    cls = find_dataset(dataset) if isinstance(dataset, str) else dataset
     given = {option: value for option, value in options.items() if value is not None}
-    for option in given.keys() - inspect.signature(chosen).parameters.keys():
-        raise VIReIDError(f"{name} takes no {option}; leave out --{option}.")
-    return chosen(root, **given)
+    signature = inspect.signature(cls)
+    try:
+        signature.bind(root, **given)
+    except TypeError as error:
+        for option in given.keys() - signature.parameters.keys():
+            raise VIReIDError(f"{cls.__name__} takes no {option}; leave out --{option}.") from None
+        raise VIReIDError(
+            f"{cls.__name__} cannot be opened with a root alone: {error}. Give its other arguments default values."
+        ) from None
+    return cls(root, **given)
+
+
+def _import_dataset(path: str) -> type[ReIDDataset]:
+    """Import a user's dataset by its dotted path."""
+    before = sys.path
+    # The current folder comes last, as for the `lightning` command, so that no file there hides an installed package.
+    sys.path = [*before, str(Path.cwd())]
+    try:
+        problem = explain_class(path, base="")
+    finally:
+        sys.path = before
+    if problem is not None:
+        raise VIReIDError(problem)
+    module, _, name = path.rpartition(".")
+    dataset = getattr(importlib.import_module(module), name)
+    if not (isinstance(dataset, type) and issubclass(dataset, ReIDDataset)):
+        raise VIReIDError(explain_class(path, base=ReIDDataset.__name__))
+    return dataset

@@ -2,55 +2,69 @@
 
 from __future__ import annotations
 
+import argparse
+import sys
+from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 
-from jsonargparse import Namespace
-from lightning.pytorch import Trainer, loggers
+from jsonargparse import Namespace, get_loader, set_loader
 from lightning.pytorch import callbacks as lightning_callbacks
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch import loggers
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info
+from yaml import YAMLError
 
 from vireid_lightning import data, methods
 from vireid_lightning.callbacks import LastAndBest, RetrievalMetrics, RunSummary, SaveEmbeddings
-from vireid_lightning.cli.messages import option_names
-from vireid_lightning.data import CrossModalityDataModule
-from vireid_lightning.data.datasets.base import ReIDDataset
+from vireid_lightning.cli.messages import explain_message, list_options
+from vireid_lightning.cli.moved_keys import move_keys
+from vireid_lightning.data import CrossModalityDataModule, ReIDDataset
 from vireid_lightning.errors import VIReIDError
 from vireid_lightning.methods import ReIDModule
 from vireid_lightning.methods.checkpoint import BLOCK, read_checkpoint
 
-_SUBCOMMANDS = ("fit", "validate", "test", "predict")
-
-#: Top level of a config.
-SECTIONS = (
-    "model",
-    "data",
-    "trainer",
-    "retrieval",
-    "checkpoint",
-    "seed_everything",
-    "test_after_fit",
-    "ckpt_path",
-    "weights_only",
-    "verbose",
-    "return_predictions",
-    "config",
-)
+_load_yaml = get_loader("yaml")
+set_loader("yaml", lambda text: move_keys(_load_yaml(text)), (YAMLError,))
 
 
-def _classes() -> list[type]:
-    public = [getattr(module, name) for module in (methods, data) for name in module.__all__]
-    return [item for item in public if isinstance(item, type) and issubclass(item, ReIDModule | ReIDDataset)]
+def run(args: Sequence[str]) -> VIReIDCLI:
+    """Parse, build and run one subcommand; return the CLI object, for use from Python.
+
+    Raises:
+        VIReIDError: For a config that does not parse, or that something in it refuses.
+    """
+    # The processes that a distributed strategy starts are given the program's own arguments.
+    program, path = sys.argv, sys.path
+    mismatch = {"--allow-trial-mismatch": "--retrieval.allow_trial_mismatch=true"}
+    sys.argv = [program[0], *(mismatch.get(argument, argument) for argument in args)]
+    # The user's own methods and datasets. Last, so that no file there hides an installed package.
+    sys.path = [*path, str(Path.cwd())]
+    try:
+        return VIReIDCLI()
+    except (ValueError, TypeError, argparse.ArgumentError) as error:
+        # The parser wraps what a constructor raises.
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, VIReIDError):
+            cause = cause.__cause__ or cause.__context__
+        if cause is None or cause is error:
+            raise
+        raise cause from None
+    finally:
+        sys.argv, sys.path = program, path
 
 
-def class_names() -> list[str]:
-    """Return the short names that a ``class_path`` may have: methods, datasets, Lightning's callbacks and loggers."""
-    return [*(cls.__name__ for cls in _classes()), *lightning_callbacks.__all__, *loggers.__all__]
+def _list_classes() -> list[type]:
+    """Return all methods and datasets: those of this package, and a user's that are imported by now."""
+    for module in (methods, data):
+        for name in module.__all__:
+            getattr(module, name)  # datasets are imported on first use
+    return [*_list_derived(ReIDModule), *_list_derived(ReIDDataset)]
 
 
-def setting_names() -> set[str]:
-    """Return every name that a setting of a method, dataset, the datamodule, the trainer or a callback may have."""
-    return option_names([*_classes(), CrossModalityDataModule, Trainer, RetrievalMetrics, LastAndBest])
+def _list_derived(cls: type[object]) -> list[type[object]]:
+    return [derived for child in cls.__subclasses__() for derived in (child, *_list_derived(child))]
 
 
 class VIReIDCLI(LightningCLI):
@@ -60,7 +74,7 @@ class VIReIDCLI(LightningCLI):
     """
 
     def __init__(self) -> None:
-        _classes()  # datasets are imported on first use, and a short name is found among what is imported
+        _list_classes()  # a short name is found among what is imported
         raising = {"exit_on_error": False}
         super().__init__(
             ReIDModule,
@@ -72,7 +86,7 @@ class VIReIDCLI(LightningCLI):
             seed_everything_default=0,
             save_config_kwargs={"overwrite": True},
             trainer_defaults={"callbacks": [RunSummary(), SaveEmbeddings()]},
-            parser_kwargs={**raising, **{name: {**raising} for name in _SUBCOMMANDS}},
+            parser_kwargs=raising | dict.fromkeys(self.subcommands(), raising),
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -83,12 +97,19 @@ class VIReIDCLI(LightningCLI):
             {"checkpoint.monitor": "val/mAP", "checkpoint.mode": "max", "checkpoint.save_last": True}
             | {"checkpoint.filename": "best", "checkpoint.enable_version_counter": False}
         )
-        parser.add_argument(
-            "--test_after_fit",
-            type=bool,
-            default=True,
-            help="After `fit`, score the last and the best weights over the dataset's whole table.",
-        )
+        text = "After `fit`, score the last and the best weights over the dataset's whole table."
+        parser.add_argument("--test_after_fit", type=bool, default=True, help=text)
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse the arguments; what does not parse is told in one sentence with the nearest right name."""
+        try:
+            super().parse_arguments(parser, args)
+        except argparse.ArgumentError as error:
+            classes = _list_classes()
+            names = [*(cls.__name__ for cls in classes), *lightning_callbacks.__all__, *loggers.__all__]
+            keys = {action.dest for parser in self._subcommand_parsers.values() for action in parser._actions}
+            sections, options = {key.split(".")[0] for key in keys}, {key.split(".")[-1] for key in keys}
+            raise VIReIDError(explain_message(str(error), names, options | list_options(classes), sections)) from error
 
     def _parse_ckpt_path(self) -> None:
         """Leave the checkpoint to :meth:`before_instantiate_classes`, which checks it and keeps the config's form."""
@@ -102,42 +123,35 @@ class VIReIDCLI(LightningCLI):
         if path and path not in ("best", "last", "hpc", "registry"):
             self._match_checkpoint(config, path)
         if config.model.init_args.get("num_classes", 0) is None:
-            config.model.init_args.num_classes = self._count_identities(config)
+            parser = self._parser(self.subcommand)
+            datamodule = parser.instantiate(Namespace(data=config.data.clone())).data
+            config.model.init_args.num_classes = datamodule.num_identities
 
     def _match_checkpoint(self, config: Namespace, path: str) -> None:
-        """Build the model with the arguments that its checkpoint was trained with; refuse another method's."""
-        checkpoint = read_checkpoint(path)
-        wanted = config.model.class_path.split(".")[-1]
-        if (found := checkpoint[BLOCK]["method"]) != wanted:
-            raise VIReIDError(f"{path} holds {found}, but the config's model is {wanted}; give the config of {found}.")
-        stored = checkpoint["hyper_parameters"]
-        init_args = config.model.init_args
-        # Resuming keeps the config's training; what shapes the networks comes from the checkpoint.
-        module, _, name = config.model.class_path.rpartition(".")
-        method = getattr(import_module(module), name)
-        for name in set(stored) & set(vars(init_args)) - set(method.training_arguments):
-            init_args[name] = stored[name]
+        """Build the model with the arguments that its checkpoint was trained with; refuse another method's.
 
-    def _count_identities(self, config: Namespace) -> int:
-        parser = self._parser(self.subcommand)
-        dataset = parser.instantiate(Namespace(data=config.data.clone())).data
-        return dataset.num_identities
+        The class is the config's: a checkpoint never decides what is imported.
+        """
+        checkpoint = read_checkpoint(path)
+        module, _, name = config.model.class_path.rpartition(".")
+        if (found := checkpoint[BLOCK]["method"]) != name:
+            raise VIReIDError(f"{path} holds {found}, but the config's model is {name}; give the config of {found}.")
+        # Resuming keeps the config's training; what shapes the networks comes from the checkpoint.
+        method, stored = getattr(import_module(module), name), checkpoint["hyper_parameters"]
+        for argument in set(stored) & set(vars(config.model.init_args)) - set(method.training_arguments):
+            config.model.init_args[argument] = stored[argument]
 
     def after_fit(self) -> None:
         """Score the best and the last weights over the whole table and say where everything lies."""
         trainer, checkpoint = self.trainer, self.trainer.checkpoint_callback
-        if not self.config.fit.test_after_fit or trainer.fast_dev_run or trainer.interrupted or checkpoint is None:
+        if not self.config.fit.test_after_fit or trainer.interrupted or not isinstance(checkpoint, ModelCheckpoint):
+            return
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]  # Lightning sets it from outside of its class
             return
         best, last = checkpoint.best_model_path, checkpoint.last_model_path
-        if best and last and _step(best) == _step(last):
+        if best and last and read_checkpoint(best)["global_step"] == read_checkpoint(last)["global_step"]:
             rank_zero_info(f"The best weights of {checkpoint.monitor} are the last ones.")
             best = ""
-        for path in (best, last):
-            if path:
-                trainer.test(self.model, datamodule=self.datamodule, ckpt_path=path, weights_only=True, verbose=False)
-        rank_zero_info(f"Checkpoints: {checkpoint.dirpath}")
-        rank_zero_info(f"Logs and config: {trainer.log_dir}")
-
-
-def _step(path: str) -> int:
-    return read_checkpoint(path)["global_step"]
+        for path in filter(None, (best, last)):
+            trainer.test(self.model, datamodule=self.datamodule, ckpt_path=path, weights_only=True, verbose=False)
+        rank_zero_info(f"Checkpoints: {checkpoint.dirpath}\nLogs and config: {trainer.log_dir}")

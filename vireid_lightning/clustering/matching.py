@@ -1,4 +1,4 @@
-"""Matching the clusters of one modality with those of the other, which gives both one set of pseudo labels."""
+"""Matching the clusters of the two modalities, so that both share one set of pseudo labels."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from vireid_lightning.errors import VIReIDError
 
 @dataclass(frozen=True)
 class Matching:
-    """Shared pseudo labels of two modalities.
+    """Pseudo labels that two modalities share.
 
     Attributes:
-        visible_labels: (Nv,) int64 on the CPU, 0 to ``clusters - 1``, -1 for outliers.
-        infrared_labels: (Ni,) int64 on the CPU, likewise; equal labels are one matched pair of clusters.
-        clusters: Number of pairs.
-        cost: Mean squared Euclidean distance of the paired unit centroids, 0 to 4.
+        visible_labels: (Nv,) int64 on the CPU, 0 to ``clusters - 1``; -1 for outliers.
+        infrared_labels: (Ni,) int64 on the CPU, likewise; equal labels belong to one pair of matched clusters.
+        clusters: Number of matched pairs of clusters.
+        cost: Mean squared Euclidean distance between the L2-normalised centroids of a pair, 0 to 4.
     """
 
     visible_labels: Tensor
@@ -31,23 +31,23 @@ class Matching:
 
 @torch.no_grad()
 def match_clusters(visible: Tensor, visible_labels: Tensor, infrared: Tensor, infrared_labels: Tensor) -> Matching:
-    """Pair visible with infrared clusters one to one (Wu et al., TCSVT 2024, bipartite cross-modality matching).
+    """Pair visible with infrared clusters one to one: bipartite matching of CMAM (Wu et al., TCSVT 2024).
 
     The modality with more clusters is merged by Ward linkage of its L2-normalised centroids down to the other's count.
-    The Hungarian algorithm then gives each visible cluster the infrared partner for which the sum of squared Euclidean
-    distances between L2-normalised centroids is least. A merged cluster's centroid is the mean of all its images.
+    The Hungarian algorithm then pairs the clusters so that the sum of the squared Euclidean distances between the
+    L2-normalised centroids of each pair is least. The centroid of a merged cluster is the mean of all its images.
 
     Args:
-        visible: (Nv, D) features, normalised here.
-        visible_labels: (Nv,) int64 clusters, -1 for outliers, which stay outliers.
-        infrared: (Ni, D) features of the same space.
-        infrared_labels: (Ni,) int64.
+        visible: (Nv, D) features of the visible images, L2-normalised here.
+        visible_labels: (Nv,) int64, their clusters; -1 for outliers, which stay outliers.
+        infrared: (Ni, D) features of the infrared images in the same space, L2-normalised here.
+        infrared_labels: (Ni,) int64, their clusters; -1 for outliers, which stay outliers.
 
     Returns:
         The shared labels, numbered in the order of the visible clusters.
 
     Raises:
-        VIReIDError: If a modality has no cluster, or features and labels do not fit together.
+        VIReIDError: If a modality has no cluster, or its features and labels do not fit together.
 
     Example:
         >>> axes = torch.eye(3)
@@ -66,7 +66,7 @@ def match_clusters(visible: Tensor, visible_labels: Tensor, infrared: Tensor, in
                 f"The {name} side has features {tuple(features.shape)} and labels {tuple(labels.shape)}; "
                 "give one label for each row of a matrix."
             )
-        labels = _contiguous(labels)
+        labels = _renumber(labels)
         if not len(labels) or int(labels.max()) < 0:
             raise VIReIDError(
                 f"None of the {len(labels)} {name} images is in a cluster, so there is nothing to match; "
@@ -81,7 +81,7 @@ def match_clusters(visible: Tensor, visible_labels: Tensor, infrared: Tensor, in
     columns = cluster_centroids(infrared, infrared_labels, clusters).to(rows.device)
     cost = (2 - 2 * rows @ columns.T).cpu().numpy()
     visible_cluster, infrared_cluster = linear_sum_assignment(cost)
-    # The visible clusters come back in ascending order: each keeps its number and hands it to its partner.
+    # The visible clusters come back in ascending order: each keeps its number and gives it to its partner.
     partner = torch.empty(clusters, dtype=torch.long)
     partner[torch.from_numpy(infrared_cluster)] = torch.from_numpy(visible_cluster)
     known = infrared_labels >= 0
@@ -89,8 +89,8 @@ def match_clusters(visible: Tensor, visible_labels: Tensor, infrared: Tensor, in
     return Matching(visible_labels, shared, clusters, float(cost[visible_cluster, infrared_cluster].mean()))
 
 
-def _contiguous(labels: Tensor) -> Tensor:
-    """Return the labels on the CPU, renumbered from 0 without gaps, outliers kept."""
+def _renumber(labels: Tensor) -> Tensor:
+    """Return the labels on the CPU, numbered from 0 without gaps; outliers stay outliers."""
     labels = labels.detach().cpu().long()
     known = labels >= 0
     renumbered = torch.full_like(labels, OUTLIER)
@@ -99,7 +99,7 @@ def _contiguous(labels: Tensor) -> Tensor:
 
 
 def _merge(features: Tensor, labels: Tensor, clusters: int) -> Tensor:
-    """Merge clusters by Ward linkage of their centroids until ``clusters`` are left, numbered by their first member."""
+    """Merge by Ward linkage of the centroids until ``clusters`` clusters are left, numbered by their first members."""
     from scipy.cluster.hierarchy import cut_tree, ward
 
     present = int(labels.max()) + 1

@@ -1,4 +1,4 @@
-"""Cluster memory: one prototype a cluster, which follows the features sample by sample."""
+"""Cluster memory: a prototype for each cluster, which follows the embeddings of the batches."""
 
 from __future__ import annotations
 
@@ -11,21 +11,28 @@ from vireid_lightning.errors import VIReIDError
 
 @torch.no_grad()
 def update_memory(prototypes: Tensor, features: Tensor, labels: Tensor, *, momentum: float = 0.2) -> None:
-    """For every sample in turn: prototype_y <- momentum * prototype_y + (1 - momentum) * feature, re-normalised.
+    """Move the prototype of each sample's cluster towards the sample, one sample after the other.
 
-    Changes ``prototypes`` in place. The re-normalisation after each sample makes the order within one cluster count,
-    and keeps the samples of a cluster from being summed up at once; clusters do not touch each other. So the i-th
-    samples of all clusters are taken together, i = 1, 2, ...: one step for each image that the most frequent cluster
-    has in the batch, with the values of the loop over samples.
+    For a sample of cluster y, prototype_y <- normalise(momentum * prototype_y + (1 - momentum) * feature), in place.
+    Because of the normalisation the order of a cluster's samples matters, and they cannot be added up at once. Clusters
+    do not affect each other, so the first samples of all clusters are handled together, then the second ones, and so
+    on: as many steps as the most frequent cluster has samples, with the values of a loop over samples.
 
     Args:
-        prototypes: (C, D) L2-normalised.
-        features: (B, D); L2-normalised here.
-        labels: (B,) int64 of 0 to C - 1.
+        prototypes: (C, D), L2-normalised; changed in place.
+        features: (B, D), L2-normalised here.
+        labels: (B,) int64, the clusters of the samples, 0 to C - 1.
         momentum: Share of the old prototype, 0 to 1.
 
     Raises:
         VIReIDError: If a label names no prototype, or the momentum is out of range.
+
+    Example:
+        >>> prototypes = torch.eye(2)
+        >>> update_memory(prototypes, torch.tensor([[0.0, 1.0]]), torch.tensor([0]), momentum=0.5)
+        >>> prototypes
+        tensor([[0.7071, 0.7071],
+                [0.0000, 1.0000]])
     """
     if not 0 <= momentum <= 1:
         raise VIReIDError(f"The memory's momentum is {momentum}; give the old prototype's share, 0 to 1.")

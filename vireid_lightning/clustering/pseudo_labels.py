@@ -1,4 +1,4 @@
-"""Pseudo labels of one modality: DBSCAN on the k-reciprocal Jaccard graph, or k-means by cosine."""
+"""Pseudo labels of one modality: DBSCAN on the k-reciprocal Jaccard distance, or k-means by cosine."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from vireid_lightning.errors import VIReIDError
 #: Label of an image that belongs to no cluster.
 OUTLIER = -1
 
-# Similarities of one block of images against the centroids.
+# Cosines between images and centroids that are computed at a time.
 _BLOCK_ELEMENTS = 2**22
 
 
 def dbscan_labels(features: Tensor, *, eps: float = 0.4, min_samples: int = 4, k1: int = 30, k2: int = 6) -> Tensor:
-    """Cluster by DBSCAN on the k-reciprocal Jaccard distance, whose graph up to ``eps`` is all that is ever stored.
+    """Cluster by DBSCAN on the k-reciprocal Jaccard distance, of which only the pairs within ``eps`` are stored.
 
     Args:
-        features: (N, D), normalised here; the distance is computed on their device.
-        eps: Largest distance of two neighbours, below 1.
-        min_samples: Images, itself included, that a cluster's core image has within ``eps``.
-        k1: See :func:`jaccard_distance`.
-        k2: See :func:`jaccard_distance`.
+        features: (N, D), L2-normalised here; the distance is computed on their device.
+        eps: Largest Jaccard distance between neighbours, above 0 and below 1.
+        min_samples: Images within ``eps``, itself included, that make an image the core of a cluster.
+        k1: Neighbours that the Jaccard distance considers, at least 1.
+        k2: Neighbours that the Jaccard distance averages weights over, at least 1.
 
     Returns:
-        (N,) int64 on the CPU: cluster from 0, :data:`OUTLIER` (-1) for images of none. All may be outliers.
+        (N,) int64 on the CPU: clusters from 0, :data:`OUTLIER` (-1) for images of none. All may be outliers.
 
     Raises:
         VIReIDError: If an argument is out of range or a feature is not finite.
@@ -48,16 +48,17 @@ def dbscan_labels(features: Tensor, *, eps: float = 0.4, min_samples: int = 4, k
 
 @torch.no_grad()
 def kmeans_labels(features: Tensor, clusters: int, *, seed: int = 0, iterations: int = 100) -> Tensor:
-    """Cluster by k-means on the unit sphere: an image joins the centroid of largest cosine, centroids are unit means.
+    """Cluster by k-means on the unit sphere: each image joins the centroid of the largest cosine.
 
-    Starts from k-means++ and stops when no image moves. A cluster that runs empty takes the image that is worst placed
-    in a cluster of several, so there are always as many clusters as asked for.
+    A centroid is the L2-normalised mean of its images. The search starts from k-means++ and stops when no image moves.
+    An empty cluster is given the image that is farthest from its centroid among clusters of several images, so that no
+    cluster is lost.
 
     Args:
-        features: (N, D), normalised here; computed in float32 on their device.
-        clusters: Number of clusters, at most N.
-        seed: Seed of the start.
-        iterations: Largest number of rounds.
+        features: (N, D), L2-normalised here; computed in float32 on their device.
+        clusters: Number of clusters, 1 to N.
+        seed: Seed of the images that the search starts from.
+        iterations: Rounds after which the search stops at the latest.
 
     Returns:
         (N,) int64 on the CPU, every label from 0 to ``clusters - 1`` in use.
@@ -73,10 +74,10 @@ def kmeans_labels(features: Tensor, clusters: int, *, seed: int = 0, iterations:
     if not torch.isfinite(features).all():
         raise VIReIDError("k-means got features that are not finite; the network that made them has diverged.")
     features = F.normalize(features.float(), dim=1)
-    centroids = features[_spread_out(features, clusters, seed)]
+    centroids = features[_choose_starts(features, clusters, seed)]
     labels = torch.full((len(features),), OUTLIER, device=features.device)
     for _ in range(iterations):
-        similarity, nearest = _nearest_centroid(features, centroids)
+        similarity, nearest = _find_centroids(features, centroids)
         nearest = _fill_empty(nearest, similarity, clusters)
         if torch.equal(nearest, labels):
             break
@@ -103,8 +104,8 @@ def cluster_centroids(features: Tensor, labels: Tensor, clusters: int) -> Tensor
     return F.normalize(total, dim=1)
 
 
-def _spread_out(features: Tensor, clusters: int, seed: int) -> Tensor:
-    """Return the rows that k-means++ starts from; squared Euclidean distance of unit vectors is 2 - 2 cos."""
+def _choose_starts(features: Tensor, clusters: int, seed: int) -> Tensor:
+    """Return the rows that k-means++ starts from; the squared distance of unit vectors is 2 - 2 cos, halved here."""
     # Drawn on the CPU, so that the device does not change the draws.
     draws = torch.rand(clusters, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).tolist()
     chosen = [min(int(draws[0] * len(features)), len(features) - 1)]
@@ -115,22 +116,22 @@ def _spread_out(features: Tensor, clusters: int, seed: int) -> Tensor:
         total = distance.double().cumsum(0)
         if total[-1] > 0:
             row = int(torch.searchsorted(total, draw * total[-1], right=True).clamp_(max=len(features) - 1))
-        else:  # only copies are left: any image that is not chosen yet
-            taken = set(chosen)
-            row = next(row for row in range(len(features)) if row not in taken)
+        else:  # only copies of chosen images are left: the first one that is not chosen yet
+            known = set(chosen)
+            row = next(row for row in range(len(features)) if row not in known)
         chosen.append(row)
     return torch.tensor(chosen, device=features.device)
 
 
-def _nearest_centroid(features: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
-    """Return each image's largest cosine and the centroid that has it."""
+def _find_centroids(features: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the largest cosine of each image with a centroid, and that centroid."""
     rows = max(1, _BLOCK_ELEMENTS // len(centroids))
     best = [(block @ centroids.T).max(dim=1) for block in features.split(rows)]
     return torch.cat([item.values for item in best]), torch.cat([item.indices for item in best])
 
 
 def _fill_empty(labels: Tensor, similarity: Tensor, clusters: int) -> Tensor:
-    """Give each empty cluster the image that lies furthest from its centroid among clusters of several images."""
+    """Give each empty cluster the image that is farthest from its centroid among clusters of several images."""
     sizes = torch.bincount(labels, minlength=clusters)
     empty = (sizes == 0).nonzero().flatten().tolist()
     if not empty:

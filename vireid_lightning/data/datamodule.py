@@ -1,53 +1,49 @@
-"""The LightningDataModule of every experiment: batches of identities for training, every image once for evaluation."""
+"""The LightningDataModule of every experiment: batches for training, every image once for evaluation."""
 
 from __future__ import annotations
 
 import os
 import warnings
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from vireid_lightning.data.datasets.base import ReIDDataset, Split
-from vireid_lightning.data.datasets.protocol_choice import choose_protocol, keep_used
+from vireid_lightning.data.datasets.base import ReIDDataset
+from vireid_lightning.data.evaluation_splits import EvaluationSplits, Stage
 from vireid_lightning.data.images.augmentation import Augmentation, Pipeline, TrainTransform
 from vireid_lightning.data.images.cache import ImageCache
 from vireid_lightning.data.images.opening import open_all, open_readable
 from vireid_lightning.data.images.reading import INTERPOLATIONS, ImageFiles, Interpolation
 from vireid_lightning.data.images.torch_datasets import EvaluationImages, TrainingImages
 from vireid_lightning.data.loading import LateDataLoader, normalize, start_worker
+from vireid_lightning.data.samplers.choice import BatchKind, TrainingSampler, build_sampler
 from vireid_lightning.data.samplers.evaluation import EvaluationSampler
-from vireid_lightning.data.samplers.identity import IdentitySampler
-from vireid_lightning.data.samplers.modality import ModalitySampler
 from vireid_lightning.data.samplers.pseudo_label import PseudoLabelSampler
-from vireid_lightning.data.self_training import Domain, SelfTraining, Source, open_source
+from vireid_lightning.data.self_training import Domain, DomainName, SelfTraining, Source, open_source
+from vireid_lightning.data.summary import count_samples, describe_batches
+from vireid_lightning.data.training_data import TrainingData
 from vireid_lightning.errors import VIReIDError
 from vireid_lightning.protocols import Protocol
 from vireid_lightning.types import IMAGENET_MEAN, IMAGENET_STD, UNKNOWN, Batch, Sample
-
-#: The stages that score protocols.
-Stage = Literal["validate", "test"]
-
-_SPLIT: dict[str, Split] = {"validate": "val", "test": "test"}
 
 
 class CrossModalityDataModule(LightningDataModule):
     """Loads a dataset for any method.
 
-    Training batches are those of :class:`~vireid_lightning.data.samplers.identity.IdentitySampler`. For a method that reads no
-    identities they are those of :class:`~vireid_lightning.data.samplers.modality.ModalitySampler`, P * K visible and
-    P * K infrared images, and the identities are removed before anything sees them; for one that labels its images
-    itself, those of :class:`~vireid_lightning.data.samplers.pseudo_label.PseudoLabelSampler`. Validation extracts the
-    images that one protocol needs, test and prediction all images of the test split; each image is loaded by one rank,
-    once. Images travel to the device as uint8 and are normalised there. The draws of training follow from (seed, epoch)
-    alone, whatever the number of workers and processes, and whether or not the run was resumed.
+    Training batches are of the kind that the method's class variable ``batches`` names: P identities
+    (:class:`~vireid_lightning.data.samplers.identity.IdentitySampler`), P * K visible and P * K infrared images
+    (:class:`~vireid_lightning.data.samplers.modality.ModalitySampler`), or P pseudo labels
+    (:class:`~vireid_lightning.data.samplers.pseudo_label.PseudoLabelSampler`). For the latter two, identities are
+    removed before anything sees them. Validation extracts the images that one protocol needs, test and prediction all
+    images of the test split; each image is loaded by one rank, once. Images travel to the device as uint8 and are
+    normalised there. The draws of training follow from (seed, epoch) alone, whatever the number of workers and
+    processes, and whether or not the run was resumed.
 
     Args:
         dataset: The dataset; it lists samples and protocols.
@@ -57,12 +53,12 @@ class CrossModalityDataModule(LightningDataModule):
         interpolation: How images are resized.
         visible_transforms: Augmentation of visible training images: a pipeline's name, or its settings; settings that
             are left out have MPANet's values.
-        infrared_transforms: The same for infrared training images.
+        infrared_transforms: Augmentation of infrared training images, given in the same way.
         steps_per_epoch: Length of an epoch; None: each identity's scarcer modality is seen about once.
         validation_protocol: The protocol that validation scores; None: the dataset's default.
-        eval_batch_size: Images in an evaluation batch on each device.
-        num_workers: Loading processes of each device; 0 loads in the main process.
-        multiprocessing_context: How they are started; None: the system's default.
+        eval_batch_size: Number of images in an evaluation batch on each device.
+        num_workers: Number of loading processes of each device; 0 loads in the main process.
+        multiprocessing_context: How loading processes are started; None: the system's default.
         cache_dir: Folder for decoded, resized images, in one file for each list of images; None: no cache.
         on_bad_image: What a missing, empty, truncated or non-image file does. ``error`` stops the run, before training
             unless the damage is in the middle of a file and there is no cache. ``skip`` leaves it out of training and
@@ -70,11 +66,11 @@ class CrossModalityDataModule(LightningDataModule):
             identity and modality, and counted in ``skipped``. Evaluation never skips: a protocol without one of its
             images is another protocol.
         seed: Seed of sampling and augmentation; None: the seed of ``seed_everything``, else 0.
-        source: The visible images of CMAM's first stage; other methods have none.
+        source: Visible images of another dataset, for a method that first learns from them; null for every other one.
 
     Attributes:
         train_samples: The training images; ``index`` of a training batch points into it.
-        self_training: The images and batches of a method that labels its images itself, once set up for training.
+        self_training: The images and batches of a method that draws by pseudo labels, once set up for training.
 
     Raises:
         VIReIDError: An argument is out of its range.
@@ -137,9 +133,9 @@ class CrossModalityDataModule(LightningDataModule):
         self.self_training: SelfTraining | None = None
         self.identities = sorted(dataset.identities("train"))
         self._train_samples: list[Sample] | None = None
-        self._evaluation: dict[str, tuple[list[Sample], list[Protocol]]] = {}
+        self._evaluation = EvaluationSplits(dataset, validation_protocol or dataset.default_protocol)
         self._training_images: TrainingImages | None = None
-        self._training_sampler: IdentitySampler | ModalitySampler | PseudoLabelSampler | None = None
+        self._training_sampler: TrainingSampler | None = None
         self._evaluation_images: dict[str, EvaluationImages] = {}
 
     @property
@@ -167,7 +163,7 @@ class CrossModalityDataModule(LightningDataModule):
         """The training images, without those that ``on_bad_image: skip`` left out at set-up."""
         if self._train_samples is None:
             samples = self.dataset.samples("train")
-            if not self._uses_identities():
+            if self._batches() != "identity":
                 samples = [replace(sample, identity=UNKNOWN) for sample in samples]
             self._train_samples = samples
         return self._train_samples
@@ -179,7 +175,7 @@ class CrossModalityDataModule(LightningDataModule):
 
     def eval_samples(self, stage: Stage) -> list[Sample]:
         """Return the images that a stage extracts; ``index`` of an evaluation batch points into this list."""
-        return self._evaluate(stage)[0]
+        return self._evaluation[stage][0]
 
     def protocols(self, stage: Stage) -> list[Protocol]:
         """Return what a stage scores, as positions in :meth:`eval_samples`.
@@ -187,7 +183,7 @@ class CrossModalityDataModule(LightningDataModule):
         Raises:
             VIReIDError: The dataset has no protocol of the name ``validation_protocol``.
         """
-        return self._evaluate(stage)[1]
+        return self._evaluation[stage][1]
 
     def setup(self, stage: str) -> None:
         """Check everything that can be checked before training: batches, protocols and image files; build the caches.
@@ -196,11 +192,11 @@ class CrossModalityDataModule(LightningDataModule):
             VIReIDError: Something does not fit, or an image file cannot be read.
         """
         if stage == "fit":
-            self._check_labelled()
+            self._require_identities()
             self._train_samples = self._training_sampler = None
             self._sampler()  # checks P before thousands of files
             self._training_images = self._open_training()
-            self.self_training = self._open_self_training()
+            self.self_training = self._open_self_training(self._training_images)
         evaluated: Stage = "validate" if stage in ("fit", "validate") else "test"
         samples = self.eval_samples(evaluated)
         self._evaluation_images[evaluated] = EvaluationImages(
@@ -212,31 +208,44 @@ class CrossModalityDataModule(LightningDataModule):
             ),
         )
 
-    def train_dataloader(self) -> DataLoader:
-        """Return batches of P identities x (K visible + K infrared) images; this rank's part of them."""
-        if self.trainer is not None and self.trainer.overfit_batches > 0:
+    def training_data(self) -> TrainingData:
+        """Return what a method is told before training; to be called once set up for it."""
+        sampler = self._sampler()
+        return TrainingData(
+            num_identities=self.num_identities,
+            image_size=self.image_size,
+            seed=sampler.seed,
+            steps_per_epoch=sampler.steps_per_epoch,
+            samples=self.train_samples,
+            self_training=self.self_training,
+        )
+
+    def train_dataloader(self) -> DataLoader[dict[str, Any]]:
+        """Return the training batches, this rank's part of them."""
+        # Lightning sets the attribute without declaring it.
+        if self.trainer is not None and getattr(self.trainer, "overfit_batches", 0) > 0:
             raise VIReIDError(
                 "overfit_batches draws images one after the other, but training needs batches of identities: use "
                 "limit_train_batches instead."
             )
         if self._training_images is None:
             self.setup("fit")
+        sampler, images = self._sampler(), self._training_images
         if self.self_training is not None:
             return self.self_training.train_loader()
-        sampler = self._sampler()
-        return LateDataLoader(
-            self._training_images, batch_size=sampler.batch_size, sampler=sampler, drop_last=True, **self._loading()
-        )
+        assert images is not None
+        assert not isinstance(sampler, PseudoLabelSampler)
+        return LateDataLoader(images, batch_size=sampler.batch_size, sampler=sampler, drop_last=True, **self._loading())
 
-    def val_dataloader(self) -> DataLoader:
+    def val_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Return the images that the validation protocol needs, this rank's part of them."""
         return self._evaluation_dataloader("validate")
 
-    def test_dataloader(self) -> DataLoader:
+    def test_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Return the images of the test split, this rank's part of them."""
         return self._evaluation_dataloader("test")
 
-    def predict_dataloader(self) -> DataLoader:
+    def predict_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Return the images of the test split, this rank's part of them."""
         return self._evaluation_dataloader("test")
 
@@ -253,7 +262,7 @@ class CrossModalityDataModule(LightningDataModule):
         """Turn uint8 images into normalised float32 ones, on the device; erased pixels become exactly 0."""
         erased = batch.get("erased")
         images = {name: normalize(batch[name], erased) for name in ("image", "fake_infrared") if name in batch}
-        return {**batch, **images}
+        return cast("Batch", {**batch, **images})
 
     def summary(self) -> dict[str, Any]:
         """Return the counts of each split and, where it trains, the shape of the batches, in plain values."""
@@ -264,79 +273,53 @@ class CrossModalityDataModule(LightningDataModule):
         }
         result: dict[str, Any] = {
             "dataset": self.dataset.name,
-            "splits": {split: _count(samples) for split, samples in splits.items()},
+            "splits": {split: count_samples(samples) for split, samples in splits.items()},
             "world_size": self._world()[0],
-            "validation_protocol": self.validation_protocol or self.dataset.default_protocol,
+            "validation_protocol": self._evaluation.validation_protocol,
             "image_size": list(self.image_size),
         }
         trains = self.trainer is None or self.trainer.state.fn == "fit"
-        if trains and (self.dataset.labelled or not self._uses_identities()):
-            sampler = self._sampler()
-            result["steps_per_epoch"] = sampler.steps_per_epoch
-            result["images_per_modality"] = self.images_per_modality
-            if isinstance(sampler, ModalitySampler):
-                result["images_per_modality"] = sampler.images_per_modality
-            else:
-                result["identities_per_batch"] = self.identities_per_batch
+        if trains and (self.dataset.labelled or self._batches() != "identity"):
+            result |= describe_batches(
+                self._sampler(),
+                identities_per_batch=self.identities_per_batch,
+                images_per_modality=self.images_per_modality,
+            )
         return result
 
-    def _check_labelled(self) -> None:
-        if self._uses_identities() and not self.dataset.labelled:
+    def _require_identities(self) -> None:
+        if self._batches() == "identity" and not self.dataset.labelled:
             raise VIReIDError(
                 f"{self.dataset.name} has no identities in its training set, and batches of identities need them: "
-                "only methods that learn without labels (MMGL, CMAM) can train on it."
+                "only methods that learn without labels (whose `batches` is modality or pseudo_label) can train on it."
             )
 
-    def _uses_identities(self) -> bool:
-        """Return whether the method reads identities; where none is known, it does."""
-        return getattr(self._method(), "uses_identities", True)
-
-    def _method(self) -> Any:
-        return getattr(self.trainer, "lightning_module", None)
+    def _batches(self) -> BatchKind:
+        """Return the kind of batch that the method asks for; batches of identities where no method is known."""
+        kind: BatchKind = getattr(getattr(self.trainer, "lightning_module", None), "batches", "identity")
+        return kind
 
     def _world(self) -> tuple[int, int]:
         """Return the number of processes and the number of this one."""
         return (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
 
-    def _sampler(self) -> IdentitySampler | ModalitySampler | PseudoLabelSampler:
+    def _sampler(self) -> TrainingSampler:
         if self._training_sampler is None:
-            self._training_sampler = self._new_sampler()
+            world_size, rank = self._world()
+            self._training_sampler = build_sampler(
+                self._batches(),
+                self.train_samples,
+                identities_per_batch=self.identities_per_batch,
+                images_per_modality=self.images_per_modality,
+                steps_per_epoch=self.steps_per_epoch,
+                num_replicas=world_size,
+                rank=rank,
+                seed=int(os.environ.get("PL_GLOBAL_SEED", 0)) if self.seed is None else self.seed,
+            )
         return self._training_sampler
 
-    def _new_sampler(self) -> IdentitySampler | ModalitySampler | PseudoLabelSampler:
-        world_size, rank = self._world()
-        seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) if self.seed is None else self.seed
-        steps, world = self.steps_per_epoch, {"num_replicas": world_size, "rank": rank, "seed": seed}
-        if getattr(self._method(), "labels_images", False):
-            if steps is None:
-                raise VIReIDError("steps_per_epoch is not set: give the number of steps between two clusterings.")
-            return PseudoLabelSampler(steps_per_epoch=steps, **world)
-        if not self._uses_identities():
-            wanted = self.identities_per_batch * self.images_per_modality
-            return ModalitySampler(self.train_samples, images_per_modality=wanted, steps_per_epoch=steps, **world)
-        return IdentitySampler(
-            self.train_samples,
-            identities_per_batch=self.identities_per_batch,
-            images_per_modality=self.images_per_modality,
-            steps_per_epoch=steps,
-            **world,
-        )
-
-    def _evaluate(self, stage: Stage) -> tuple[list[Sample], list[Protocol]]:
-        if stage not in self._evaluation:
-            split = _SPLIT[stage]
-            samples = self.dataset.samples(split)
-            protocols = self.dataset.protocols(samples, split)
-            if stage == "validate":
-                name = self.validation_protocol or self.dataset.default_protocol
-                samples, protocol = keep_used(choose_protocol(self.dataset.name, name, protocols), samples)
-                protocols = [protocol]
-            self._evaluation[stage] = samples, protocols
-        return self._evaluation[stage]
-
     def _open_training(self) -> TrainingImages:
-        skip = self.on_bad_image == "skip"
-        files = self._files(self.train_samples)
+        skip, files = self.on_bad_image == "skip", self._files(self.train_samples)
         if skip:
             kept, images = open_readable(files, self.cache_dir)
             self._train_samples = [self.train_samples[position] for position in kept]
@@ -352,35 +335,34 @@ class CrossModalityDataModule(LightningDataModule):
             training.bad[images.bad] = True
         return training
 
-    def _open_self_training(self) -> SelfTraining | None:
+    def _open_self_training(self, training: TrainingImages) -> SelfTraining | None:
         sampler = self._sampler()
         if not isinstance(sampler, PseudoLabelSampler):
             if self.source is not None:
-                raise VIReIDError("data.source is for CMAM's first stage; leave it out for a method that has none.")
+                raise VIReIDError(
+                    "data.source holds images for methods that draw by pseudo labels; this one draws batches by "
+                    f"{self._batches()}: leave data.source out."
+                )
             return None
         if self.on_bad_image == "skip":
             raise VIReIDError(
                 "on_bad_image: skip cannot be used with a method that labels its images itself and needs every one of "
                 "them. Remove those that are damaged; vireid check-dataset --deep lists them."
             )
-        domains = {}
+        domains: dict[DomainName, Domain] = {}
         if self.source is not None:
             domains["source"] = open_source(
-                self.source,
-                labelled=self._method().source_labels,
-                image_size=self.image_size,
-                interpolation=self.interpolation,
-                cache_dir=self.cache_dir,
+                self.source, image_size=self.image_size, interpolation=self.interpolation, cache_dir=self.cache_dir
             )
-        images = EvaluationImages(self.train_samples, self._training_images.images)
+        images = EvaluationImages(self.train_samples, training.images)
         batch = self.identities_per_batch, self.images_per_modality
-        domains["target"] = Domain(self.train_samples, self._training_images, images, *batch)
+        domains["target"] = Domain(self.dataset, self.train_samples, training, images, *batch)
         return SelfTraining(domains, sampler, loading=self._loading(), eval_batch_size=self.eval_batch_size)
 
     def _files(self, samples: Sequence[Sample]) -> ImageFiles:
         return ImageFiles(self.dataset.root, [sample.path for sample in samples], self.image_size, self.interpolation)
 
-    def _evaluation_dataloader(self, stage: Stage) -> DataLoader:
+    def _evaluation_dataloader(self, stage: Stage) -> DataLoader[dict[str, Any]]:
         if stage not in self._evaluation_images:
             self.setup(stage)
         images = self._evaluation_images[stage]
@@ -397,13 +379,3 @@ class CrossModalityDataModule(LightningDataModule):
                 "multiprocessing_context": self.multiprocessing_context,
             }
         return loading
-
-
-def _count(samples: Sequence[Sample]) -> dict[str, int]:
-    modalities = Counter(sample.modality for sample in samples)
-    return {
-        "identities": len({sample.identity for sample in samples if sample.identity >= 0}),
-        "visible": modalities[0],
-        "infrared": modalities[1],
-        "cameras": len({sample.camera for sample in samples if sample.camera >= 0}),
-    }

@@ -13,14 +13,15 @@ from torch.utils.data import DataLoader
 from vireid_lightning.types import IMAGENET_MEAN, IMAGENET_STD
 
 
-class LateDataLoader(DataLoader):
+class LateDataLoader(DataLoader[Any]):
     """A DataLoader whose workers start on the first batch instead of when the iterator is made.
 
     Lightning makes the first iterator of a resumed run before it tells the sampler the epoch; workers that start at
     once would load batches of another epoch.
     """
 
-    def __iter__(self) -> Iterator[Any]:
+    # A generator, unlike DataLoader's, so that nothing happens before the first batch.
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         """Yield the batches."""
         yield from super().__iter__()
 

@@ -1,4 +1,4 @@
-"""What a method that labels its own training images needs: their features' images, and batches by its labels."""
+"""What a method that trains on pseudo labels needs: the images to extract features from, and batches by its labels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from vireid_lightning.data.datasets.base import ReIDDataset
 from vireid_lightning.data.images.augmentation import Augmentation, Pipeline, TrainTransform
 from vireid_lightning.data.images.opening import open_all
-from vireid_lightning.data.images.reading import ImageFiles
+from vireid_lightning.data.images.reading import ImageFiles, Interpolation
 from vireid_lightning.data.images.torch_datasets import EvaluationImages, Images, TrainingImages
 from vireid_lightning.data.loading import LateDataLoader
 from vireid_lightning.data.samplers.evaluation import EvaluationSampler
@@ -24,21 +24,22 @@ from vireid_lightning.data.samplers.pseudo_label import PseudoLabelSampler
 from vireid_lightning.errors import VIReIDError
 from vireid_lightning.types import UNKNOWN, VISIBLE, Sample
 
-#: ``source``: visible images that the first stage learns from; ``target``: the datamodule's own dataset.
+#: ``source``: visible images of another dataset; ``target``: the datamodule's own dataset.
 DomainName = Literal["source", "target"]
 
 
 @dataclass(frozen=True)
 class Source:
-    """The visible images that CMAM's first stage learns from.
+    """Visible images of another dataset, from which a method with pseudo labels can learn before it sees the target.
 
     Attributes:
         dataset: Any dataset; only the visible images of its training split are used.
-        identities_per_batch: Pseudo identities in a batch, over all devices together.
-        images_per_identity: Images of each.
-        transforms: Augmentation; the default is the authors'.
+        identities_per_batch: Number of pseudo labels in a batch, over all devices together.
+        images_per_identity: Number of images of each pseudo label in a batch.
+        transforms: Augmentation of these images: a pipeline's name, or its settings.
         fake_infrared: Folder with a translated, fake-infrared copy of every one of these images, under the same
-            relative path; None: there are none.
+            relative path; null uses no copies.
+        labels: Whether the dataset's own identities stand in for pseudo labels; if not, they are never read.
     """
 
     dataset: ReIDDataset
@@ -46,40 +47,53 @@ class Source:
     images_per_identity: int = 16
     transforms: Augmentation | Pipeline = Augmentation(jitter=1.0, brightness=0.2, contrast=0.15, saturation=0.0)
     fake_infrared: str | None = None
+    labels: bool = False
 
 
 @dataclass(frozen=True)
 class Domain:
-    """The training images of one stage.
+    """Training images that are labelled, and drawn, together.
 
     Attributes:
-        samples: Its images; ``index`` of a batch points into them.
+        dataset: The dataset that they are from.
+        samples: The images; ``index`` of a batch points into them. Their identities are removed unless ``labelled``.
         training: The images, augmented.
         evaluation: The images as they are.
-        identities_per_batch: P.
-        images_per_modality: K.
+        identities_per_batch: P, the number of pseudo labels in a batch.
+        images_per_modality: K, the number of images of each label and modality in a batch.
+        labelled: Whether a method may use the identities of the samples.
     """
 
+    dataset: ReIDDataset
     samples: Sequence[Sample]
     training: TrainingImages
     evaluation: EvaluationImages
     identities_per_batch: int
     images_per_modality: int
+    labelled: bool = False
 
     @property
     def modality(self) -> NDArray[np.int64]:
         """Modality of each image."""
         return np.array([sample.modality for sample in self.samples], dtype=np.int64)
 
+    def true_identities(self) -> NDArray[np.int64] | None:
+        """Return the identities of the images, for the log alone; None where the dataset has none."""
+        return true_identities(self.dataset, self.samples)
+
 
 class SelfTraining:
-    """Hands a method the images of a domain to extract features from, and draws batches by the labels it makes.
+    """Hands a method the images of a domain to extract features from, and draws batches by the labels it assigns.
 
     Args:
-        domains: By name.
-        sampler: Of the training batches.
-        loading: Arguments of every DataLoader.
-        eval_batch_size: Images in a batch of :meth:`extraction_loader`.
+        domains: The training images by the name of their domain.
+        sampler: Sampler of the training batches.
+        loading: Arguments that every DataLoader is made with.
+        eval_batch_size: Number of images in a batch of :meth:`extraction_loader`.
+
+    Attributes:
+        domains: The training images by the name of their domain.
+        labels: (N,) pseudo labels of the last :meth:`assign`; empty before the first.
     """
 
     def __init__(
@@ -96,9 +110,19 @@ class SelfTraining:
         self.sampler = sampler
         self.loading = loading
         self.eval_batch_size = eval_batch_size
+        self.labels = np.empty(0, dtype=np.int64)
+        self._drawn: DomainName = "target"
+
+    @property
+    def drawn(self) -> Domain:
+        """The domain that batches are drawn from since the last :meth:`assign`."""
+        return self.domains[self._drawn]
 
     def assign(self, name: DomainName, labels: NDArray[np.int64]) -> None:
-        """Draw the coming epoch's batches from a domain by these labels; negative ones are left out."""
+        """Draw the coming epoch's batches from a domain by pseudo labels; images of negative labels are left out.
+
+        A batch carries the labels as its ``identity``.
+        """
         domain = self.domains[name]
         before = list(self.domains)[: list(self.domains).index(name)]
         self.sampler.assign(
@@ -108,13 +132,14 @@ class SelfTraining:
             images_per_modality=domain.images_per_modality,
             offset=sum(len(self.domains[other].samples) for other in before),
         )
+        self._drawn, self.labels = name, labels
 
-    def train_loader(self) -> DataLoader:
+    def train_loader(self) -> DataLoader[dict[str, Any]]:
         """Return the one loader of all epochs; each draws by the labels of the last :meth:`assign`."""
         images = TrainingBatches([domain.training for domain in self.domains.values()])
         return LateDataLoader(images, batch_size=None, sampler=self.sampler, **self.loading)
 
-    def extraction_loader(self, name: DomainName) -> DataLoader:
+    def extraction_loader(self, name: DomainName) -> DataLoader[dict[str, Any]]:
         """Return a domain's images as they are, this rank's part of them."""
         images = self.domains[name].evaluation
         sampler = EvaluationSampler(images, num_replicas=self.sampler.num_replicas, rank=self.sampler.rank)
@@ -126,18 +151,24 @@ class TrainingBatches(Dataset[dict[str, Any]]):
     """Whole batches from one of several lists of images, numbered one after the other.
 
     Args:
-        parts: The lists.
+        parts: The lists of images.
     """
 
     def __init__(self, parts: Sequence[TrainingImages]) -> None:
         self.parts = list(parts)
 
     def __getitem__(self, draws: list[Draw]) -> dict[str, Any]:
-        """Return the batch of these draws; its ``index`` counts within the list that they come from."""
+        """Return the batch of these draws.
+
+        Its ``index`` counts within the list that they come from; its ``identity`` is the label of the draws.
+        """
         offset = 0
         for part in self.parts:
             if draws[0].index < offset + len(part):
-                return default_collate([part[Draw(draw.index - offset, draw.seed)] for draw in draws])
+                items = [part[Draw(draw.index - offset, draw.seed, draw.label)] for draw in draws]
+                labelled = [{**item, "identity": draw.label} for item, draw in zip(items, draws)]
+                batch: dict[str, Any] = default_collate(labelled)
+                return batch
             offset += len(part)
         raise IndexError(f"{draws[0].index} is beyond the {offset} training images")
 
@@ -147,7 +178,7 @@ class SourceImages(TrainingImages):
 
     Args:
         fakes: The copies, in the order of the samples.
-        arguments: Those of :class:`~vireid_lightning.data.images.torch_datasets.TrainingImages`.
+        arguments: Arguments of :class:`~vireid_lightning.data.images.torch_datasets.TrainingImages`.
     """
 
     def __init__(self, *arguments: Any, fakes: Images) -> None:
@@ -162,21 +193,15 @@ class SourceImages(TrainingImages):
 
 
 def open_source(
-    source: Source,
-    *,
-    labelled: bool,
-    image_size: tuple[int, int],
-    interpolation: Any,
-    cache_dir: str | None,
+    source: Source, *, image_size: tuple[int, int], interpolation: Interpolation, cache_dir: str | None
 ) -> Domain:
-    """Open the visible training images of a source dataset.
+    """Open the visible training images of a source dataset, without their identities unless it says to use them.
 
     Args:
-        source: Where they are and how they are batched.
-        labelled: Whether their identities are used; if not, they are removed here.
+        source: The dataset and how its images are batched.
         image_size: Height and width that images are resized to.
-        interpolation: How.
-        cache_dir: Folder for a cache of them.
+        interpolation: Interpolation that images are resized by.
+        cache_dir: Folder for a cache of the resized images; None reads them from their files.
 
     Raises:
         VIReIDError: There is no visible image, a file cannot be read, or a fake-infrared copy is missing.
@@ -185,27 +210,33 @@ def open_source(
     samples = [sample for sample in dataset.samples("train") if sample.modality == VISIBLE]
     if not samples:
         raise VIReIDError(f"The source {dataset.name} in {dataset.root} has no visible training image.")
-    if not labelled:
+    if not source.labels:
         samples = [Sample(sample.path, UNKNOWN, sample.modality, sample.camera) for sample in samples]
     paths = [sample.path for sample in samples]
 
-    def opened(root: Path, advice: str) -> Images:
+    def open_images(root: Path, advice: str) -> Images:
         return open_all(ImageFiles(root, paths, image_size, interpolation), cache_dir, advice=advice)
 
-    images = opened(dataset.root, f"It is a training image of the source {dataset.name}.")
+    images = open_images(dataset.root, f"It is a training image of the source {dataset.name}.")
     transform = TrainTransform(Augmentation.named(source.transforms), image_size)
     identities = sorted({sample.identity for sample in samples} - {UNKNOWN})
     arguments = (samples, images, identities, [transform])
     if source.fake_infrared is None:
         training = TrainingImages(*arguments)
     else:
-        fakes = opened(
+        fakes = open_images(
             Path(source.fake_infrared).expanduser(),
             "data.source.fake_infrared needs a copy of every visible training image, under the same relative path.",
         )
         training = SourceImages(*arguments, fakes=fakes)
     return Domain(
-        samples, training, EvaluationImages(samples, images), source.identities_per_batch, source.images_per_identity
+        dataset,
+        samples,
+        training,
+        EvaluationImages(samples, images),
+        source.identities_per_batch,
+        source.images_per_identity,
+        labelled=source.labels,
     )
 
 
@@ -213,7 +244,7 @@ def true_identities(dataset: ReIDDataset, samples: Sequence[Sample]) -> NDArray[
     """Return the identities of training images, for the log alone; None where the dataset has none.
 
     Args:
-        dataset: Where the samples are from.
+        dataset: The dataset that the samples are from.
         samples: Some of its training images, with or without their identities.
     """
     if not dataset.labelled:

@@ -1,4 +1,4 @@
-"""Losses, one a file, as functions on tensors."""
+"""Losses as functions on tensors, one a file: no batches, no modules, no settings but their arguments."""
 
 from vireid_lightning.losses.asymmetric_mutual import (
     asymmetric_kl,
@@ -14,7 +14,7 @@ from vireid_lightning.losses.cycle_contrastive import cycle_contrastive_loss
 from vireid_lightning.losses.dense_contrastive import dense_contrastive_loss
 from vireid_lightning.losses.distances import euclidean_distances
 from vireid_lightning.losses.modality_identity import modality_identity_loss
-from vireid_lightning.losses.mutual_mean import ModalityClassifiers, mean_rate, mutual_mean_loss
+from vireid_lightning.losses.mutual_mean import mutual_mean_loss
 from vireid_lightning.losses.permutation_recovery import (
     permutation_matrix,
     permutation_recovery_loss,
@@ -26,7 +26,6 @@ from vireid_lightning.losses.separation import separation_loss
 from vireid_lightning.losses.weighted_regularized_triplet import weighted_regularized_triplet_loss
 
 __all__ = [
-    "ModalityClassifiers",
     "asymmetric_kl",
     "asymmetric_similarity",
     "batch_hard_triplet_loss",
@@ -37,7 +36,6 @@ __all__ = [
     "dense_contrastive_loss",
     "distance_difference",
     "euclidean_distances",
-    "mean_rate",
     "modality_identity_loss",
     "mutual_mean_loss",
     "permutation_matrix",

@@ -1,4 +1,9 @@
-"""Asymmetric mutual learning of CMAM (Wu et al., TCSVT 2024): the gray views learn from the colours, never back."""
+"""Asymmetric mutual learning of CMAM (Wu et al., TCSVT 2024): gray views learn from colour images, never back.
+
+Model 1 sees the colour images (a) and their gray views (b), model 2 the gray views alone (c). Model 2 follows model 1's
+output for the colour images, and model 1's output for the gray views follows model 2. No gradient reaches the output
+for the colour images, which makes the learning asymmetric.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +18,16 @@ def symmetric_kl_divergence(logits: Tensor, other: Tensor) -> Tensor:
     """Return J(p, q) = (KL(q || p) + KL(p || q)) / 2, summed over batch and classes.
 
     Args:
-        logits: (B, C), p = softmax of them.
-        other: (B, C), q = softmax of them.
+        logits: (B, C), whose softmax is p.
+        other: (B, C), whose softmax is q.
 
     Returns:
-        Scalar of 0 or more. Gradient flows into both; detach what is to be a fixed target.
+        A scalar of 0 or more, float32 (float64 for float64 logits). Gradients flow into both arguments; detach the one
+        that is a fixed target.
+
+    Example:
+        >>> symmetric_kl_divergence(torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 2.0]]))
+        tensor(1.5232)
     """
     log_p, log_q = F.log_softmax(logits, dim=1), F.log_softmax(other, dim=1)
     # KL(q || p) + KL(p || q) = sum of (p - q)(log p - log q)
@@ -29,29 +39,27 @@ def similarity_difference(embeddings: Tensor, other: Tensor) -> Tensor:
     """Return the squared Frobenius norm of S - S', the batch's cosine matrices under two sets of embeddings.
 
     Args:
-        embeddings: (B, D), normalised here.
-        other: (B, D').
+        embeddings: (B, D), L2-normalised here.
+        other: (B, D') for the same images, L2-normalised here.
 
     Returns:
-        Scalar: the sum over all B * B pairs, each image with itself included (whose difference is 0).
+        A scalar of 0 or more, float32 (float64 for float64 embeddings): the sum over all B * B pairs. Gradients flow
+        into both arguments.
     """
     first, second = F.normalize(embeddings, dim=1), F.normalize(other, dim=1)
     return (first @ first.T - second @ second.T).square().sum()
 
 
 def asymmetric_kl(colour: Tensor, gray: Tensor, gray_extractor: Tensor) -> Tensor:
-    """Return J(c, sg a) + J(b, sg c), with sg stopping the gradient.
-
-    Model 2 follows the colour stream of model 1, and the gray stream of model 1 follows model 2. Nothing reaches the
-    colour stream, which is what makes the learning asymmetric.
+    """Return J(c, sg a) + J(b, sg c), where J is the symmetric divergence and sg stops the gradient.
 
     Args:
-        colour: a, (B, C) logits of model 1 on the colour images; never receives gradient.
-        gray: b, (B, C) logits of model 1 on their gray views.
-        gray_extractor: c, (B, C) logits of model 2 on their gray views; receives gradient as c, not as b's target.
+        colour: a, (B, C) logits of model 1 on the colour images; they get no gradient.
+        gray: b, (B, C) logits of model 1 on the gray views.
+        gray_extractor: c, (B, C) logits of model 2 on the gray views; they get gradient from the first term alone.
 
     Returns:
-        Scalar, summed over batch and classes.
+        A scalar of 0 or more, summed over batch and classes.
     """
     return symmetric_kl_divergence(gray_extractor, colour.detach()) + symmetric_kl_divergence(
         gray, gray_extractor.detach()
@@ -59,11 +67,16 @@ def asymmetric_kl(colour: Tensor, gray: Tensor, gray_extractor: Tensor) -> Tenso
 
 
 def asymmetric_similarity(colour: Tensor, gray: Tensor, gray_extractor: Tensor) -> Tensor:
-    """Return ||S(sg a) - S(c)||^2 + ||S(sg c) - S(b)||^2 of the streams' embeddings, (B, D) each.
+    """Return ||S(sg a) - S(c)||^2 + ||S(sg c) - S(b)||^2, where S is the batch's cosine matrix.
 
-    Gradient flows as in :func:`asymmetric_kl`.
+    As in :func:`asymmetric_kl`, sg stops the gradient.
+
+    Args:
+        colour: a, (B, D) embeddings by model 1 of the colour images; they get no gradient.
+        gray: b, (B, D) embeddings by model 1 of the gray views.
+        gray_extractor: c, (B, D') embeddings by model 2 of the gray views; they get gradient from the first term alone.
 
     Returns:
-        Scalar, summed over all pairs of the batch.
+        A scalar of 0 or more, summed over all pairs of the batch.
     """
     return similarity_difference(gray_extractor, colour.detach()) + similarity_difference(gray, gray_extractor.detach())

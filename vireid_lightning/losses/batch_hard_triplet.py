@@ -1,4 +1,4 @@
-"""The triplet loss over each anchor's hardest positive and negative."""
+"""The triplet loss over the hardest positive and the hardest negative of each anchor."""
 
 from __future__ import annotations
 
@@ -13,19 +13,25 @@ from vireid_lightning.precision import in_float32
 def batch_hard_triplet_loss(embeddings: Tensor, identity: Tensor, margin: float | None = 0.3) -> Tensor:
     """Return the mean over anchors of max(0, margin + d_ap - d_an) (Hermans et al., 2017).
 
-    Without a margin it is the soft-margin form of the same paper, log(1 + exp(d_ap - d_an)).
+    d_ap is the Euclidean distance of the hardest positive: the largest to an image of the anchor's identity. d_an is
+    that of the hardest negative: the smallest to an image of another identity. Both are searched in the whole batch,
+    whatever the modalities. Without a margin the loss is the soft-margin form of the same paper,
+    log(1 + exp(d_ap - d_an)).
 
-    d_ap is the largest distance to an image of the anchor's identity, d_an the smallest to one of another, both over
-    the whole batch, whatever the modalities. An anchor alone in its identity has d_ap = 0; one without negatives
-    (a batch of a single identity) counts as 0. Between equal vectors the gradient is 0.
+    An anchor that is alone in its identity has d_ap = 0; an anchor without negatives (a batch of a single identity)
+    counts as 0. The gradient of a distance of 0 is 0.
 
     Args:
-        embeddings: (N, D), not normalised.
+        embeddings: (N, D), not normalised. Any floating type; computed in float32 at least, also under autocast.
         identity: (N,) int64, in any order.
-        margin: How much nearer than the negative the positive must be; None: the soft margin.
+        margin: How much nearer than the negative the positive must be; None for the soft margin.
 
     Returns:
-        Scalar, float32 (float64 for float64 embeddings).
+        A scalar of 0 or more, float32 (float64 for float64 embeddings).
+
+    Example:
+        >>> batch_hard_triplet_loss(torch.tensor([[0.0], [1.0], [1.5]]), torch.tensor([0, 0, 1]), margin=0.5)
+        tensor(0.3333)
     """
     distances = euclidean_distances(embeddings, embeddings)
     same = identity[:, None] == identity[None, :]

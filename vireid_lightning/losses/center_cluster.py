@@ -12,26 +12,31 @@ from vireid_lightning.precision import in_float32
 
 @in_float32
 def center_cluster_loss(embeddings: Tensor, identity: Tensor, margin: float = 0.7) -> Tensor:
-    """Draw images to their identity's centre and push centres apart (Wu et al., CVPR 2021).
+    """Pull images to the centre of their identity and push centres apart (Wu et al., CVPR 2021).
 
-    With c_y the mean embedding of identity y over the batch's images of both modalities: the mean over images of
-    ||f_i - c_{y_i}||, plus the mean over ordered pairs of different identities of max(0, margin - ||c_a - c_b||).
-    Gradients flow through the centres. With one identity in the batch the second term is 0; between equal vectors the
-    gradient is 0.
+    The centre c_y is the mean embedding of identity y over the images of both modalities in the batch. The loss is the
+    mean over images of ||f_i - c_{y_i}||, plus the mean over ordered pairs of different identities of
+    max(0, margin - ||c_a - c_b||). Gradients flow through the centres. With one identity in the batch the second term
+    is 0; the gradient of a distance of 0 is 0.
 
     Args:
-        embeddings: (N, D), not normalised, in front of the neck.
+        embeddings: (N, D), not normalised, in front of the neck. Any floating type; computed in float32 at least.
         identity: (N,) int64, in any order.
-        margin: Distance beyond which two centres no longer repel each other.
+        margin: Euclidean distance beyond which two centres no longer repel each other.
 
     Returns:
-        Scalar, float32 (float64 for float64 embeddings).
+        A scalar of 0 or more, float32 (float64 for float64 embeddings).
+
+    Example:
+        >>> center_cluster_loss(torch.tensor([[0.0], [2.0], [1.5]]), torch.tensor([0, 0, 1]), margin=0.75)
+        tensor(0.9167)
     """
     _, member, counts = torch.unique(identity, return_inverse=True, return_counts=True)
     sums = embeddings.new_zeros(len(counts), embeddings.shape[1]).index_add(0, member, embeddings)
     centres = sums / counts[:, None]
-    to_centre = torch.linalg.vector_norm(embeddings - centres.index_select(0, member), dim=1).mean()
+    to_centre: Tensor = torch.linalg.vector_norm(embeddings - centres.index_select(0, member), dim=1).mean()
     too_close = F.relu(margin - euclidean_distances(centres, centres))
     pairs = len(counts) * (len(counts) - 1)
-    # The diagonal holds each centre's distance to itself, which is no pair.
-    return to_centre + (too_close - torch.diag(too_close.diagonal())).sum() / max(pairs, 1)
+    # The diagonal belongs to the distance of each centre to itself, which is no pair.
+    between_centres = (too_close - torch.diag(too_close.diagonal())).sum() / max(pairs, 1)
+    return to_centre + between_centres

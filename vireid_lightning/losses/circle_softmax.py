@@ -17,15 +17,16 @@ def circle_softmax_logits(
     """Return the logits of the circle loss in its classification form (Sun et al., CVPR 2020, eq. 6 and 9).
 
     With s the cosine of an embedding and a class weight, the logit of the image's own class is
-    scale * max(0, 1 + margin - s) * (s - (1 - margin)), that of any other scale * max(0, s + margin) * (s - margin).
-    The factors max(...) carry no gradient. Softmax and cross-entropy follow outside.
+    scale * max(0, 1 + margin - s) * (s - (1 - margin)), and that of any other class is
+    scale * max(0, s + margin) * (s - margin). The factors max(...) carry no gradient. The loss is the cross-entropy of
+    these logits, which the caller computes.
 
     Args:
-        embeddings: (B, D), normalised here; a row of zeros has cosines of 0.
-        weight: (C, D) class weights, normalised here, so that their lengths do not count.
-        identity: (B,) int64 of 0 to C - 1.
-        scale: Inverse temperature.
-        margin: Both the margin and the relaxation of the optima 1 + margin and -margin.
+        embeddings: (B, D), L2-normalised here; a row of zeros has cosines of 0.
+        weight: (C, D) class weights, L2-normalised here, so that their lengths do not count.
+        identity: (B,) int64, 0 to C - 1.
+        scale: Factor of all logits, the inverse of a temperature.
+        margin: Margin m of the paper, which also sets the optima: 1 + m for the own class, -m for the others.
 
     Returns:
         (B, C) logits, float32 (float64 for float64 embeddings).

@@ -1,4 +1,4 @@
-"""Stage 2 of CMAM: contrast with the cluster memory, and two models that agree on classes and distances."""
+"""Contrast with a cluster memory, and the agreement of two models on distances (CMAM, Wu et al., TCSVT 2024)."""
 
 from __future__ import annotations
 
@@ -11,29 +11,34 @@ from vireid_lightning.precision import in_float32
 
 @in_float32
 def prototype_logits(embeddings: Tensor, prototypes: Tensor, *, temperature: float = 0.05) -> Tensor:
-    """Return <normalised embedding, prototype> / temperature, whose cross-entropy is the cluster contrast loss.
+    """Return cosine(embedding, prototype) / temperature, logits whose cross-entropy is the cluster contrast loss.
 
     Args:
-        embeddings: (B, D), normalised here.
-        prototypes: (C, D) L2-normalised, without gradient: they follow by :func:`update_memory`.
-        temperature: Above 0.
+        embeddings: (B, D), L2-normalised here.
+        prototypes: (C, D), L2-normalised. They get no gradient; a memory follows by ``clustering.update_memory``.
+        temperature: Divisor of the cosines, above 0.
 
     Returns:
-        (B, C), float32 (float64 for float64 embeddings).
+        (B, C) logits, float32 (float64 for float64 embeddings).
+
+    Example:
+        >>> prototype_logits(torch.tensor([[0.0, 3.0]]), torch.eye(2), temperature=0.5)
+        tensor([[0., 2.]])
     """
     return F.linear(F.normalize(embeddings, dim=1), prototypes.detach().to(embeddings.dtype)) / temperature
 
 
 @in_float32
 def distance_difference(embeddings: Tensor, other: Tensor) -> Tensor:
-    """Return the squared Frobenius norm of D - D', the Euclidean distances within the batch under two models.
+    """Return the squared Frobenius norm of D - D', the batch's Euclidean distance matrices under two models.
 
     Args:
-        embeddings: (B, D), normalised here.
-        other: (B, D'), normalised here.
+        embeddings: (B, D) of one model, L2-normalised here.
+        other: (B, D') of the other model for the same images, L2-normalised here.
 
     Returns:
-        Scalar: the sum over all B * B pairs. Gradient flows into both; that of a distance of 0 is 0.
+        A scalar of 0 or more, float32 (float64 for float64 embeddings): the sum over all B * B pairs. Gradients flow
+        into both arguments; the gradient of a distance of 0 is 0.
     """
     first, second = F.normalize(embeddings, dim=1), F.normalize(other, dim=1)
     return (euclidean_distances(first, first) - euclidean_distances(second, second)).square().sum()

@@ -1,4 +1,4 @@
-"""Part-aware cycle-contrastive loss of MMGL: what a body part retrieves from either modality must agree."""
+"""Part-aware cycle-contrastive loss of MMGL: what a body part retrieves from both modalities must agree."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from vireid_lightning.precision import in_float32
 
 @in_float32
 def cycle_contrastive_loss(visible_parts: Tensor, infrared_parts: Tensor, *, temperature: float = 0.07) -> Tensor:
-    """Part-aware cycle-contrastive loss (PCC) of MMGL (Wan et al., IEEE TIFS 2023).
+    """Contrast what each body part retrieves from the two modalities: PCC of MMGL (Wan et al., IEEE TIFS 2023).
 
     Every part of the batch is a query q in turn. From each modality m it retrieves its soft nearest neighbour
 
         q_m = sum over u in U_m of softmax_u(<q, u> / t) u,
 
     where q itself is left out of its own modality: it would only find itself. The pair (q_infrared, q_visible) is
-    positive, what the other queries retrieve is negative: InfoNCE on cosines over t, from the visible to the infrared
-    retrievals and back, averaged over both directions and all queries. Gradients flow through the weights.
+    positive, and what the other queries retrieve is negative: InfoNCE on cosines over t, from the visible to the
+    infrared retrievals and back, averaged over both directions and all queries. Gradients flow through the weights.
 
     A query that is the only part of its modality has nothing to retrieve there and is left out. The loss is 0, with
     gradients of 0, where a modality is absent or fewer than two queries are left (nothing to contrast).
@@ -28,11 +28,11 @@ def cycle_contrastive_loss(visible_parts: Tensor, infrared_parts: Tensor, *, tem
     Args:
         visible_parts: (N, D) features of the batch's visible parts, U_visible; L2-normalised here. Any floating type;
             computed in float32, also under autocast (float64 for float64).
-        infrared_parts: (M, D), U_infrared.
-        temperature: t, of the retrieval and of InfoNCE.
+        infrared_parts: (M, D) features of the infrared parts, U_infrared; L2-normalised here.
+        temperature: Divisor t of the cosines, in the retrieval and in InfoNCE; above 0.
 
     Returns:
-        A scalar.
+        A scalar, float32 (float64 for float64 features).
 
     Raises:
         VIReIDError: If the shapes do not fit together or the temperature is not above 0.

@@ -1,4 +1,4 @@
-"""Dense contrastive loss of DCLNet: every pixel of an image against every pixel of its cross-modality partner."""
+"""The dense contrastive loss of DCLNet: every pixel of an image against every pixel of its cross-modality partner."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ def dense_contrastive_loss(
     *,
     temperature: float = 0.05,
 ) -> Tensor:
-    """Dense contrastive loss (Sun et al., "Not All Pixels Are Matched", ACM MM 2022) at full resolution.
+    """Contrast the pixels of paired images by the part they show, at full resolution (Sun et al., ACM MM 2022).
 
     Image i of ``visible`` is compared with image i of ``infrared``. With s(u, v) the cosine of their pixels u and v,
-    a pixel u whose mask names a part costs
+    the term of a visible pixel u whose mask names a part is
 
         -log( sum over v with mask(v) = mask(u) of exp(s(u, v) / t)  /  sum over all v of exp(s(u, v) / t) ),
 
-    and each such v likewise over u. The loss is one mean over all these pixels, of all pairs and both directions,
-    that have at least one pixel of their part on the other side; it is 0, with gradients of 0, where there is none.
+    and that of an infrared pixel v is likewise, over u. The loss is the mean over all pixels that have a pixel of their
+    part on the other side, of all pairs and both modalities; 0, with gradients of 0, where there is no such pixel.
     A pixel whose feature is zero has a cosine of 0 with every other and a gradient of 0.
 
     Memory: the exponentials exist for one block of one pair at a time. The forward pass keeps the sums of each pixel,
-    the backward pass computes the blocks again. Blocks between pixels of which neither counts are never computed.
+    and the backward pass computes the blocks again. Pixels that have no term are not compared with each other.
 
     Args:
         visible: (B, C, H, W) feature maps. Any floating type; computed in float32, also under autocast.
-        infrared: (B, C, H', W') feature maps of the paired images.
-        visible_mask: (B, H, W) integers: 0 for background, a part's number from 1 otherwise.
-        infrared_mask: (B, H', W') integers.
-        temperature: t, at least 0.02.
+        infrared: (B, C, H', W') feature maps of the images they are paired with.
+        visible_mask: (B, H, W) integers: 0 for background, the number of a part, from 1, otherwise.
+        infrared_mask: (B, H', W') integers, of the same parts.
+        temperature: Divisor t of the cosines, at least 0.02.
 
     Returns:
         A scalar, float32 (float64 for float64 maps).
@@ -59,7 +59,8 @@ def dense_contrastive_loss(
     """
     _check(visible, infrared, visible_mask, infrared_mask, temperature)
     visible_order, infrared_order, layouts = _sort_by_part(visible_mask.flatten(1), infrared_mask.flatten(1))
-    return _DenseContrastive.apply(visible, infrared, visible_order, infrared_order, layouts, temperature)
+    loss: Tensor = _DenseContrastive.apply(visible, infrared, visible_order, infrared_order, layouts, temperature)
+    return loss
 
 
 class _Segment(NamedTuple):
@@ -72,7 +73,7 @@ class _Segment(NamedTuple):
 
 
 class _Layout(NamedTuple):
-    """A pair after sorting: pixels that count come first, part after part; ``rows`` and ``columns`` of them."""
+    """A pair after sorting: pixels with a term come first, part after part; ``rows`` and ``columns`` say how many."""
 
     rows: int
     columns: int
@@ -101,7 +102,7 @@ def _check(visible: Tensor, infrared: Tensor, visible_mask: Tensor, infrared_mas
 
 
 def _sort_by_part(visible_mask: Tensor, infrared_mask: Tensor) -> tuple[Tensor, Tensor, list[_Layout]]:
-    """Order each image's pixels so that those of a part that the other image has too are contiguous and come first."""
+    """Order each image's pixels: first those of the parts that both images have, part after part, then all others."""
     masks = [mask.long().clamp(min=0) for mask in (visible_mask, infrared_mask)]
     parts = max((int(mask.max()) for mask in masks if mask.numel()), default=0)
     counts = [
@@ -113,7 +114,7 @@ def _sort_by_part(visible_mask: Tensor, infrared_mask: Tensor) -> tuple[Tensor, 
     shared = (counts[0] > 0) & (counts[1] > 0)
     shared[:, 0] = False
     orders = [
-        torch.where(shared.gather(1, mask), mask, parts + 1).argsort(dim=1, stable=True)  # pixels left out: last
+        torch.where(shared.gather(1, mask), mask, parts + 1).argsort(dim=1, stable=True)  # pixels without a term last
         for mask in masks
     ]
     layouts = []
@@ -128,7 +129,7 @@ def _sort_by_part(visible_mask: Tensor, infrared_mask: Tensor) -> tuple[Tensor, 
 
 
 class _DenseContrastive(torch.autograd.Function):
-    """The loss on sorted pixels; forward keeps the sums of the exponentials, backward computes the blocks again."""
+    """The loss on sorted pixels: forward keeps the sums of the exponentials, backward computes the blocks again."""
 
     @staticmethod
     def forward(
@@ -145,20 +146,18 @@ class _DenseContrastive(torch.autograd.Function):
                 _inverse_lengths(maps, order) for maps, order in ((visible, visible_order), (infrared, infrared_order))
             )
             ctx.sums, scratch = [], _scratch(visible, infrared)
-            terms = sum(layout.rows + layout.columns for layout in layouts)
+            terms = max(sum(layout.rows + layout.columns for layout in layouts), 1)
             total = visible.new_zeros((), dtype=_precision(visible))
             for pair, layout in enumerate(layouts):
                 rows = _pixels(visible[pair], visible_order[pair], row_inverse[pair] / temperature)
                 columns = _pixels(infrared[pair], infrared_order[pair], column_inverse[pair])
                 sums = _sum_exponentials(rows, columns, layout, scratch)
                 ctx.sums.append(sums)
-                total += sum(
-                    everything.log().sum() - same.log().sum()
-                    for everything, same in ((sums[0], sums[1]), (sums[2], sums[3]))
-                )
+                row_all, row_same, column_all, column_same = (values.log().sum() for values in sums)
+                total += (row_all - row_same) + (column_all - column_same)
             ctx.save_for_backward(visible, infrared, visible_order, infrared_order, row_inverse, column_inverse)
-            ctx.layouts, ctx.temperature, ctx.terms = layouts, temperature, max(terms, 1)
-            return total / ctx.terms
+            ctx.layouts, ctx.temperature, ctx.terms = layouts, temperature, terms
+            return total / terms
 
     @staticmethod
     @once_differentiable
@@ -176,7 +175,7 @@ class _DenseContrastive(torch.autograd.Function):
                     (visible_grad[pair], visible_order[pair], rows, row_grad, row_inverse[pair]),
                     (infrared_grad[pair], infrared_order[pair], columns, column_grad, column_inverse[pair]),
                 ):
-                    # Through the normalisation: the part of the gradient along the unit vector does not count.
+                    # Through the normalisation: the gradient along the unit vector does not change the loss.
                     along = (unit * unit_grad).sum(0)
                     unit_grad.addcmul_(unit, along, value=-1).mul_(inverse * scale)
                     grad.view(grad.shape[0], -1)[:, order] = unit_grad.to(grad.dtype)
@@ -193,9 +192,10 @@ def _empty_gradient(maps: Tensor) -> Tensor:
 
 
 def _inverse_lengths(maps: Tensor, order: Tensor) -> Tensor:
-    """Return the inverse lengths of all images' sorted pixels, (B, H * W); 0 for a pixel without a feature."""
+    """Return the inverse lengths of all images' sorted pixels, (B, H * W); 0 for a pixel whose feature is zero."""
     lengths = torch.linalg.vector_norm(maps, dim=1, dtype=_precision(maps)).flatten(1).gather(1, order)
-    return torch.where(lengths > 0, 1 / lengths, 0)
+    inverse: Tensor = torch.where(lengths > 0, 1 / lengths, 0)
+    return inverse
 
 
 def _pixels(maps: Tensor, order: Tensor, scale: Tensor) -> Tensor:
@@ -204,14 +204,14 @@ def _pixels(maps: Tensor, order: Tensor, scale: Tensor) -> Tensor:
 
 
 def _scratch(visible: Tensor, infrared: Tensor) -> Tensor:
-    """Memory for the largest block: one for all, because fresh pages cost as much as the arithmetic on them."""
+    """Return memory for the largest block; all blocks use it, because new pages cost as much as the arithmetic."""
     rows, columns = (maps.shape[2] * maps.shape[3] for maps in (visible, infrared))
     size = max(columns, min(_BLOCK_ELEMENTS, rows * columns))
     return visible.new_empty(size, dtype=_precision(visible))
 
 
 def _blocks(rows: Tensor, columns: Tensor, layout: _Layout, scratch: Tensor) -> Iterator[tuple[int, int, Tensor]]:
-    """Yield (first row, end row, exponentials); rows that do not count meet only the columns that do."""
+    """Yield (first row, end row, exponentials); rows without a term meet only the columns that have one."""
     for start, end, width in (
         (0, layout.rows, columns.shape[1]),
         (layout.rows, rows.shape[1], layout.columns),
@@ -224,7 +224,7 @@ def _blocks(rows: Tensor, columns: Tensor, layout: _Layout, scratch: Tensor) -> 
 
 
 def _segments_within(layout: _Layout, first: int, last: int) -> Iterator[tuple[slice, slice, slice]]:
-    """Yield, for each part in the rows of a block: its rows, the same counted in the block, its columns."""
+    """Yield, for each part in the rows of a block: its rows in the image, its rows in the block, its columns."""
     for segment in layout.segments:
         start, end = max(segment.first_row, first), min(segment.end_row, last)
         if start < end:
@@ -238,7 +238,7 @@ def _segments_within(layout: _Layout, first: int, last: int) -> Iterator[tuple[s
 def _sum_exponentials(
     rows: Tensor, columns: Tensor, layout: _Layout, scratch: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """For the rows that count, sums over all columns and over those of the same part; for the columns likewise."""
+    """Return sums over all columns and over those of the same part, of the rows that have a term; columns likewise."""
     row_all, row_same = rows.new_zeros(2, layout.rows).unbind()
     column_all, column_same = rows.new_zeros(2, layout.columns).unbind()
     for first, last, exponentials in _blocks(rows, columns, layout, scratch):
@@ -260,11 +260,11 @@ def _cosine_gradients(
     temperature: float,
     scratch: list[Tensor],
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of the sum of all terms with respect to the unit vectors.
+    """Return the gradients of the sum of all terms with respect to the unit vectors.
 
     The derivative with respect to s(u, v) / t is
-    exp(s / t) * (1 / all_u + 1 / all_v - [same part](1 / same_u + 1 / same_v)), without the inverses of pixels that
-    do not count.
+    exp(s / t) * (1 / all_u + 1 / all_v - [same part](1 / same_u + 1 / same_v)), where pixels without a term have no
+    inverses.
     """
     row_all, row_same, column_all, column_same = (values.reciprocal() for values in sums)
     row_part, column_part = row_all - row_same, column_all - column_same

@@ -1,4 +1,4 @@
-"""Identity classification with a classifier for each modality, as in MPANet."""
+"""Identity classification by a classifier for each modality, as in MPANet (Wu et al., CVPR 2021)."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from vireid_lightning.types import INFRARED, VISIBLE
 
 @in_float32
 def modality_identity_loss(logits: Tensor, identity: Tensor, modality: Tensor) -> Tensor:
-    """Return the sum over the two modalities of the mean cross-entropy of a modality's images.
+    """Return the mean cross-entropy of the visible images plus that of the infrared images.
 
     A modality without images in the batch adds 0.
 
     Args:
-        logits: (N, C) from the classifier of each image's own modality.
+        logits: (N, C), from the classifier of each image's own modality.
         identity: (N,) int64 class indices.
         modality: (N,) int64, 0 visible, 1 infrared, in any order.
 
     Returns:
-        Scalar, float32 (float64 for float64 logits).
+        A scalar of 0 or more, float32 (float64 for float64 logits).
     """
     entropy = F.cross_entropy(logits, identity, reduction="none")
     masks = torch.stack([modality == VISIBLE, modality == INFRARED])

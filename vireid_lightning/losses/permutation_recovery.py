@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from vireid_lightning.errors import VIReIDError
@@ -15,14 +14,14 @@ from vireid_lightning.precision import in_float32
 def sinkhorn(logits: Tensor, *, rounds: int = 20, temperature: float = 1.0) -> Tensor:
     """Turn square matrices of scores into (nearly) doubly stochastic ones by Sinkhorn's normalisation.
 
-    exp(logits / temperature), whose rows and then columns are divided by their sums, ``rounds`` times. Done on the
-    logarithms, where one division is one log-softmax: nothing overflows, whatever the logits. Columns sum to 1 exactly
-    (to rounding). Rows do in the limit; scores that differ by much more than the temperature take more rounds.
+    The rows and then the columns of exp(logits / temperature) are divided by their sums, ``rounds`` times. This is done
+    on logarithms, where each division is a log-softmax, so that nothing overflows. The columns of the result sum to 1
+    up to rounding. Its rows do so in the limit; scores that differ by much more than the temperature take more rounds.
 
     Args:
         logits: (..., d, d) of any floating type; computed in float32, also under autocast (float64 for float64).
-        rounds: Number of normalisations of rows and columns, 1 or more.
-        temperature: Above 0; towards 0 the result tends to a permutation matrix.
+        rounds: How many times rows and columns are normalised, 1 or more.
+        temperature: Divisor of the logits, above 0; towards 0 the result tends to a permutation matrix.
 
     Returns:
         (..., d, d), entries in [0, 1].
@@ -47,20 +46,20 @@ def sinkhorn(logits: Tensor, *, rounds: int = 20, temperature: float = 1.0) -> T
 
 @in_float32
 def permutation_recovery_loss(logits: Tensor, order: Tensor, *, rounds: int = 20, temperature: float = 1.0) -> Tensor:
-    """Permutation recovery loss of MMGL (Wan et al., IEEE TIFS 2023).
+    """Compare recovered with true orders of stripes: the permutation recovery loss of MMGL (Wan et al., TIFS 2023).
 
-    The mean squared error between P_hat = ``sinkhorn(logits)`` and the true permutation matrix P, where P[i, s] is 1
-    if place i of the shuffled image shows stripe s and 0 otherwise. It lies in [0, 2 / d]: 0 if every order is
-    recovered for certain, (d - 1) / d^2 if P_hat says nothing (all entries 1 / d).
+    It is the mean squared error between P_hat = ``sinkhorn(logits)`` and the true permutation matrix P, where P[i, s]
+    is 1 if place i of the shuffled image shows stripe s, and 0 otherwise. It lies in [0, 2 / d]: 0 if every order is
+    recovered with certainty, (d - 1) / d^2 if all entries of P_hat are 1 / d.
 
     Args:
-        logits: (B, d, d), scores of "place i shows stripe s". Any floating type; computed in float32.
-        order: (B, d) int64, each row a permutation of 0 to d - 1: the stripe that each place shows.
-        rounds: Rounds of Sinkhorn's normalisation.
-        temperature: Temperature of Sinkhorn's normalisation.
+        logits: (B, d, d), scores of "place i shows stripe s". Any floating type; computed in float32 at least.
+        order: (B, d) int64, the stripe that each place shows; each row is a permutation of 0 to d - 1.
+        rounds: How many times Sinkhorn's normalisation is applied, 1 or more.
+        temperature: Divisor of the logits in Sinkhorn's normalisation, above 0.
 
     Returns:
-        A scalar; 0, with gradients of 0, for an empty batch.
+        A scalar, float32 (float64 for float64 logits); 0, with gradients of 0, for an empty batch.
 
     Raises:
         VIReIDError: If the shapes do not fit together.
@@ -86,14 +85,16 @@ def permutation_matrix(order: Tensor) -> Tensor:
 
 
 def recover_order(soft: Tensor) -> Tensor:
-    """Return the most likely order under soft permutation matrices: the exact linear assignment.
+    """Return the most likely order under each soft permutation matrix, by exact linear assignment.
 
     Args:
-        soft: (B, d, d), such as :func:`sinkhorn` returns.
+        soft: (B, d, d), as :func:`sinkhorn` returns them.
 
     Returns:
         (B, d) int64 on the same device: the permutation with the largest sum of entries. Waits for the device once.
     """
+    from scipy.optimize import linear_sum_assignment  # not needed to train
+
     matrices = soft.detach().double().cpu().numpy()
     orders = [torch.from_numpy(linear_sum_assignment(matrix, maximize=True)[1]) for matrix in matrices]
     return torch.stack(orders).to(soft.device) if orders else torch.empty(soft.shape[:2], dtype=torch.long)

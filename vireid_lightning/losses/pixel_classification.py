@@ -1,4 +1,4 @@
-"""Losses of DCLNet's pixel classifiers: is a pixel a person's, which part does it show, do its neighbours agree."""
+"""Losses of DCLNet's pixel classifiers: foreground or background, which part of the body, and equal neighbours."""
 
 from __future__ import annotations
 
@@ -12,15 +12,18 @@ from vireid_lightning.precision import in_float32
 
 @in_float32
 def pixel_classification_loss(logits: Tensor, mask: Tensor) -> Tensor:
-    """Cross-entropy of background against foreground, plus that of the part over the foreground (Sun et al., 2022).
+    """Classify pixels: background or foreground, and the part of the body (DCLNet, Sun et al., ACM MM 2022).
+
+    The loss is the mean cross-entropy of background against foreground over all pixels of the batch, plus the mean
+    cross-entropy of the parts over its foreground pixels.
 
     Args:
-        logits: (N, 2 + parts, H, W): background and foreground, then one for each part. Computed in float32.
-        mask: (N, H, W) integers: 0 for background, a part's number from 1 to ``parts`` otherwise.
+        logits: (N, 2 + parts, H, W): background, foreground, then each part. Any floating type; computed in float32
+            at least.
+        mask: (N, H, W) integers: 0 for background, the number of a part, 1 to ``parts``, otherwise.
 
     Returns:
-        A scalar, float32 (float64 for float64 logits); each of the two terms is one mean over its pixels of the whole
-        batch, the second 0 where no pixel is foreground.
+        A scalar of 0 or more, float32 (float64 for float64 logits). The second term is 0 where no pixel is foreground.
 
     Raises:
         VIReIDError: If ``logits`` has fewer than 3 channels or ``mask`` is not of its size.
@@ -41,13 +44,16 @@ def pixel_classification_loss(logits: Tensor, mask: Tensor) -> Tensor:
 
 @in_float32
 def continuity_loss(logits: Tensor) -> Tensor:
-    """Half the sum of the mean absolute differences between vertical and between horizontal neighbours' logits.
+    """Return half of the mean absolute differences of vertical and of horizontal neighbours' logits, added up.
+
+    It keeps the classes of neighbouring pixels alike (DCLNet, Sun et al., ACM MM 2022).
 
     Args:
-        logits: (N, C, H, W). Computed in float32. A side of one pixel has no neighbours and contributes 0.
+        logits: (N, C, H, W). Any floating type; computed in float32 at least. Along a side of one pixel there are no
+            neighbours, and that term is 0.
 
     Returns:
-        A scalar, float32 (float64 for float64 logits).
+        A scalar of 0 or more, float32 (float64 for float64 logits).
     """
     vertical, horizontal = (logits.diff(dim=dim).abs() for dim in (2, 3))
     return 0.5 * (vertical.sum() / max(vertical.numel(), 1) + horizontal.sum() / max(horizontal.numel(), 1))

@@ -1,4 +1,4 @@
-"""Weighted regularised triplet loss of AGW."""
+"""The weighted regularised triplet loss of AGW: all positives and negatives of an anchor count, the hard ones most."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from vireid_lightning.precision import in_float32
 def weighted_regularized_triplet_loss(
     embeddings: Tensor, identity: Tensor, *, form: Literal["release", "softmax"] = "release"
 ) -> Tensor:
-    """Weighted regularised triplet loss (Ye et al., "Deep Learning for Person Re-identification", TPAMI 2021, eq. 8-9).
+    """Return the mean over anchors of ``softplus(d_p - d_n)`` (Ye et al., TPAMI 2021, eq. 8-9).
 
-    For each anchor, ``softplus(d_p - d_n)`` where d_p is a weighted mean of the distances to all images of its
-    identity, the anchor itself included at distance 0, and d_n one of the distances to all others; the mean over the
-    anchors. The farther a positive and the nearer a negative, the more it weighs; gradients flow through the weights.
+    d_p is a weighted mean of the Euclidean distances from the anchor to all images of its identity, itself included at
+    distance 0; d_n is a weighted mean of its distances to all images of other identities. The farther a positive and
+    the nearer a negative, the more it weighs. Gradients flow through the weights.
 
     The two forms differ in the weights. ``softmax`` is what the paper prints: a softmax of the distances over the
-    positives, of their negation over the negatives. ``release`` is what the published numbers come from:
+    positives, and of the negated distances over the negatives. ``release`` is what the published numbers come from:
     exp(d - m) / (sum exp(d - m) + 1e-6) with m the largest distance for positives and 0 for negatives, so that the
     weights of the negatives, and d_n with them, vanish beyond distances of about 14. Both are finite at any scale.
 
     Args:
         embeddings: (N, D), not normalised. Computed in float32 at least, also under autocast.
-        identity: (N,) integers.
-        form: Which weights.
+        identity: (N,) int64, in any order.
+        form: Which weights: ``release`` for those of the published numbers, ``softmax`` for those of the paper.
 
     Returns:
-        A scalar, float32 (float64 for float64 embeddings). Anchors without a single negative are left out; where none
-        is left, 0 with gradients of 0.
+        A scalar, float32 (float64 for float64 embeddings). Anchors without a negative are left out; 0, with gradients
+        of 0, where no anchor is left.
 
     Example:
         >>> weighted_regularized_triplet_loss(torch.tensor([[0.0], [3.0]]), torch.tensor([0, 1]), form="softmax")

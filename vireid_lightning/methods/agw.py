@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from vireid_lightning.losses import weighted_regularized_triplet_loss
 from vireid_lightning.methods.base import ReIDModule
 from vireid_lightning.methods.optimization import Optimization
-from vireid_lightning.modules import Backbone, BNNeck, GeM, insert_non_local
+from vireid_lightning.modules import Encoder, GeM, insert_non_local
 from vireid_lightning.types import Batch
 
 
@@ -21,19 +21,16 @@ class AGW(ReIDModule):
     L2-normalised.
 
     Args:
-        num_classes: Training identities; the command line fills it in.
-        backbone: Any four-stage timm CNN.
-        pretrained: Start from the trained weights of ``backbone``.
-        weights: Local file with those weights, instead of timm's.
-        gem_p: Exponent of the pooling.
-        non_local_blocks: Non-local blocks at the end of stage 2 and of stage 3, each behind a block of the stage.
-        non_local_channels: Channels within a non-local block; 1 in the released code.
-        triplet_form: Weights of the triplet loss: of the released code, whose numbers are the published ones, or a
-            true softmax.
-        identity_weight: Of the cross-entropy.
-        triplet_weight: Of the triplet loss.
-        optimization: The authors': SGD, 0.1 for neck and classifier, 0.01 for the rest, 80 epochs.
-        init_from: Checkpoint whose encoder training starts from.
+        gem_p: Exponent of the GeM pooling.
+        non_local_blocks: Number of non-local blocks at the end of stage 2 and of stage 3, each behind a block of the
+            stage.
+        non_local_channels: Number of channels within a non-local block; 1 in the released code.
+        triplet_form: Form of the triplet loss's weights: ``release``, that of the released code, whose numbers are the
+            published ones, or ``softmax``, a true softmax.
+        identity_weight: Weight of the identity cross-entropy.
+        triplet_weight: Weight of the triplet loss.
+        optimization: Optimiser and schedule; the authors': SGD, 0.1 for neck and classifier, 0.01 for the rest, 80
+            epochs.
     """
 
     heads = ("classifier",)
@@ -63,25 +60,23 @@ class AGW(ReIDModule):
         super().__init__(num_classes=num_classes, optimization=optimization, init_from=init_from)
         self.triplet_form = triplet_form
         self.loss_weights = {"identity": identity_weight, "triplet": triplet_weight}
-        self.backbone = Backbone(backbone, pretrained=pretrained, weights=weights, two_stream_until=1)
+        self.adopt(Encoder(backbone, pretrained=pretrained, weights=weights, two_stream_until=1, pool=GeM(gem_p)))
         for stage, count in zip((2, 3), non_local_blocks, strict=True):
-            insert_non_local(self.backbone.stages[stage], self.backbone.channels[stage], count, non_local_channels)
-        self.pool = GeM(gem_p)
-        self.neck = BNNeck(self.backbone.channels[-1])
+            part = self.backbone.stages[stage]
+            assert isinstance(part, nn.Sequential)  # stages 2 and 3 are shared by the modalities
+            insert_non_local(part, self.backbone.channels[stage], count, non_local_channels)
         if num_classes is not None:
             self.classifier = nn.Linear(self.backbone.channels[-1], num_classes, bias=False)
 
     def embed(self, images: Tensor, modality: Tensor) -> Tensor:
         """Return z, L2-normalised: (B, D) float32."""
-        pooled = self.pool(self.backbone.features(images, modality)[-1])
-        return F.normalize(self.neck(pooled).float())
+        return F.normalize(self.encode(images, modality).z.float())
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the weighted sum of both losses."""
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the identity cross-entropy and the weighted regularised triplet loss."""
         self.require_classes()
-        pooled = self.pool(self.backbone.features(batch["image"], batch["modality"])[-1])
-        terms = {
-            "identity": F.cross_entropy(self.classifier(self.neck(pooled)), batch["identity"]),
+        _, pooled, z = self.encode(batch["image"], batch["modality"])
+        return {
+            "identity": F.cross_entropy(self.classifier(z), batch["identity"]),
             "triplet": weighted_regularized_triplet_loss(pooled, batch["identity"], form=self.triplet_form),
         }
-        return self.combine(terms, self.loss_weights, batch)

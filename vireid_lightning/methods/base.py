@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-import inspect
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import LightningModule
-from torch import Tensor
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
 
+from vireid_lightning.data.datamodule import CrossModalityDataModule
+from vireid_lightning.data.samplers.choice import BatchKind
+from vireid_lightning.data.training_data import TrainingData
 from vireid_lightning.errors import VIReIDError
-from vireid_lightning.methods.checkpoint import describe_run
+from vireid_lightning.methods.arguments import argument_names, document_arguments
+from vireid_lightning.methods.checkpoint import describe_run, hand_on
 from vireid_lightning.methods.optimization import Optimization
-from vireid_lightning.methods.transfer import initialise_from
+from vireid_lightning.modules import Backbone, Encoder, Encoding, encode
 from vireid_lightning.types import Batch
 
 
@@ -22,32 +27,34 @@ class ReIDModule(LightningModule, ABC):
     """A method of visible-infrared person re-identification.
 
     A subclass's constructor takes keyword-only arguments with the paper's values as defaults, calls this one first,
-    and then builds its networks. It implements :meth:`embed` and :meth:`training_step`. Its checkpoints rebuild it
+    and then builds its networks. It implements :meth:`embed` and :meth:`losses`, and gives the weights of its losses as
+    ``loss_weights``. What it needs to know of its data it takes from :meth:`prepare`. Its checkpoints rebuild it
     without a config: see :mod:`vireid_lightning.methods.checkpoint`.
 
-    Args:
-        num_classes: Number of training identities, ``datamodule.num_identities``; the command line fills it in. None
-            builds no classifiers: such a module embeds images but cannot be trained.
-        optimization: Optimiser and learning-rate schedule.
-        init_from: Checkpoint of any method of this package whose encoder training starts from. Heads (``heads``) start
-            fresh. A stem per modality starts from the checkpoint's stem of that modality, or from its single one; a
-            single stem from the checkpoint's single or *visible* one. Not used where a run is resumed or a checkpoint
-            is tested.
-
     Attributes:
+        batches: The training batches that the method asks for: ``identity``, ``modality`` (no identity is read) or
+            ``pseudo_label`` (the method labels its images itself, see :mod:`vireid_lightning.methods.pseudo_labels`).
         heads: Prefixes of the state dict's names that belong to the training identities or to the method's own
             objective and are never handed on to another model.
-        uses_identities: Whether training reads identities. If not, the datamodule removes them and draws batches of
-            equal numbers of visible and infrared images.
         training_arguments: Constructor arguments that shape no network: a resumed run takes them from its config, all
             others from the checkpoint.
-        labels_images: Whether the method labels its training images itself and draws batches by these labels.
+        loss_weights: Weight of each term of :meth:`losses` by its name; a term that is missing weighs 1.
+        training_data: What :meth:`prepare` was told; None before training and where there is no datamodule.
+        kept: Tensors that :meth:`losses` kept of the last training step, see :meth:`keep`.
     """
 
+    batches: ClassVar[BatchKind] = "identity"
     heads: ClassVar[tuple[str, ...]] = ()
-    uses_identities: ClassVar[bool] = True
-    labels_images: ClassVar[bool] = False
     training_arguments: ClassVar[tuple[str, ...]] = ("optimization",)
+
+    backbone: Backbone
+    pool: nn.Module
+    neck: nn.Module
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        """Document the arguments that all methods share."""
+        super().__init_subclass__(**arguments)
+        document_arguments(cls)
 
     def __init__(
         self, *, num_classes: int | None, optimization: Optimization | dict[str, Any], init_from: str | None = None
@@ -59,10 +66,15 @@ class ReIDModule(LightningModule, ABC):
         self.optimization = Optimization.of(optimization)
         # Collects the arguments of the subclass's constructor, which is still running, and of this one, of which it may
         # lack some. Values stay plain, so that a checkpoint loads with weights_only=True.
-        missing = {"num_classes", "init_from"} - set(inspect.signature(type(self)).parameters)
+        missing = {"num_classes", "init_from"} - set(argument_names(type(self)))
         self.save_hyperparameters(ignore=["optimization", *missing])
         self.save_hyperparameters({"optimization": self.optimization.to_dict()})
+        self.loss_weights: Mapping[str, float] = {}
+        self.training_data: TrainingData | None = None
+        self.kept: dict[str, Tensor] = {}
         self._init_from = init_from
+        self._in_step = False
+        self._step = 0
 
     @abstractmethod
     def embed(self, images: Tensor, modality: Tensor) -> Tensor:
@@ -76,9 +88,30 @@ class ReIDModule(LightningModule, ABC):
             (B, D) float32. Meant for eval mode.
         """
 
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the unweighted loss terms of a training batch by name, in the order in which they are logged.
+
+        It needs no Trainer and changes nothing in the module but the running statistics of its normalisations.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not implement losses(batch), so it cannot be trained.")
+
+    def prepare(self, data: TrainingData) -> None:
+        """Take what the method needs to know of its data, and refuse what does not fit.
+
+        Called once before training, ahead of ``init_from``, where a :class:`CrossModalityDataModule` trains.
+        """
+
     def forward(self, images: Tensor, modality: Tensor) -> Tensor:
         """Return :meth:`embed`."""
         return self.embed(images, modality)
+
+    def adopt(self, encoder: Encoder) -> None:
+        """Take over an encoder's parts as ``backbone``, ``pool`` and ``neck``, the names that checkpoints have."""
+        self.backbone, self.pool, self.neck = encoder.backbone, encoder.pool, encoder.neck
+
+    def encode(self, images: Tensor, modality: Tensor) -> Encoding:
+        """Return what the parts that were adopted make of images (B, 3, H, W)."""
+        return encode(self.backbone, self.pool, self.neck, images, modality)
 
     def require_classes(self) -> int:
         """Return the number of training identities, or say how to give it."""
@@ -89,22 +122,37 @@ class ReIDModule(LightningModule, ABC):
             )
         return self.num_classes
 
-    def _check_classes(self) -> None:
-        classes = self.require_classes()
-        identities = getattr(getattr(self.trainer, "datamodule", None), "num_identities", classes)
-        if classes < identities:
-            raise VIReIDError(
-                f"num_classes is {classes}, but the training set has {identities} identities; leave num_classes out of "
-                "the config, or set it to at least that number."
-            )
+    @property
+    def draw_key(self) -> tuple[int, int, int, int]:
+        """Seed, epoch, process and step within the epoch: what the random draws of a training step follow from."""
+        data = self.training_data
+        seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) if data is None else data.seed
+        return seed, self.current_epoch, self.global_rank, self._step
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the weighted sum of :meth:`losses`."""
+        self._step, self._in_step, self.kept = batch_idx, True, {}
+        try:
+            terms = self.losses(batch)
+        finally:
+            self._in_step = False
+        return self.combine(terms, self.loss_weights, batch)
+
+    def keep(self, **tensors: Tensor) -> None:
+        """Hand tensors on from :meth:`losses` to ``on_train_batch_end``, where they are in ``kept``, detached.
+
+        Outside of a training step nothing is kept.
+        """
+        if self._in_step:
+            self.kept.update({name: tensor.detach() for name, tensor in tensors.items()})
 
     def combine(self, terms: Mapping[str, Tensor], weights: Mapping[str, float], batch: Batch) -> Tensor:
         """Log each loss term as ``train/<term>``, check it, and return the weighted sum.
 
         Args:
-            terms: Scalars, unweighted, in the order in which they are reported.
+            terms: Scalars, unweighted, in the order in which they are logged.
             weights: Weight of a term by name; 1 where a name is missing.
-            batch: The batch that they come from, for the error's sake.
+            batch: The batch that the terms come from; the error names its images.
 
         Raises:
             VIReIDError: If a term is not finite; names the step, the terms and the batch's images.
@@ -112,10 +160,12 @@ class ReIDModule(LightningModule, ABC):
         loss = torch.stack([weights.get(name, 1.0) * term.float() for name, term in terms.items()]).sum()
         if not torch.isfinite(loss):
             bad = [f"{name}={term.item()}" for name, term in terms.items() if not torch.isfinite(term)]
+            index = batch["index"].tolist()
+            images = [f"#{i}" for i in index] if self.training_data is None else self.training_data.paths(index)
             raise VIReIDError(
                 f"The loss is not finite at step {self.global_step} of epoch {self.current_epoch} "
                 f"({', '.join(bad) or f'the sum of the terms is {loss.item()}'}). Lower optimization.lr or train with "
-                f"--trainer.precision 32-true or bf16-mixed. The batch: {', '.join(self._paths(batch))}."
+                f"--trainer.precision 32-true or bf16-mixed. The batch: {', '.join(images)}."
             )
         size = len(batch["identity"])
         self.log("loss", loss.detach(), prog_bar=True, logger=False, batch_size=size)
@@ -136,27 +186,58 @@ class ReIDModule(LightningModule, ABC):
         """Return what :meth:`validation_step` returns."""
         return self.validation_step(batch, batch_idx)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return the optimiser and the schedule of ``optimization``."""
         return self.optimization.build(self, self.trainer.max_epochs or 1)
 
     def setup(self, stage: str) -> None:
-        """Start from ``init_from``, once, unless the run's weights come from a checkpoint of its own."""
+        """Prepare for training; start from ``init_from``, once, unless the run's weights come from a checkpoint."""
         if stage == "fit":
-            self._check_classes()
+            self._prepare_for_training()
         if self._init_from is not None and self.trainer.ckpt_path is None:
-            self.print(initialise_from(self, self._init_from))
+            self.print(self.start_from(self._init_from))
         self._init_from = None
+
+    def start_from(self, path: str) -> str:
+        """Start the encoder from a checkpoint of any method; return one line that says what was and was not loaded."""
+        return hand_on(path, self, heads=self.heads)
+
+    @classmethod
+    def upgrade_arguments(cls, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Return today's constructor arguments for those that a checkpoint of an older version holds."""
+        return arguments
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what rebuilds method, preprocessing, identity map and dataset trial without the config."""
-        describe_run(checkpoint, self)
+        arguments = dict(self.hparams)
+        describe_run(checkpoint, type(self).__name__, arguments, self._find_datamodule())
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the loaded weights: ``init_from`` has done its part in the run that wrote them."""
         self._init_from = None
 
-    def _paths(self, batch: Batch) -> list[str]:
-        """Return the batch's image paths where the datamodule knows them, else positions in the split."""
-        samples = getattr(getattr(self.trainer, "datamodule", None), "train_samples", None)
-        return [samples[i].path if samples else f"#{i}" for i in batch["index"].tolist()]
+    def _find_datamodule(self) -> CrossModalityDataModule | None:
+        # Lightning sets a trainer's attribute without declaring it.
+        datamodule = getattr(self._trainer, "datamodule", None)
+        return datamodule if isinstance(datamodule, CrossModalityDataModule) else None
+
+    def _prepare_for_training(self) -> None:
+        classes = self.require_classes() if self.batches == "identity" else None
+        datamodule = self._find_datamodule()
+        if datamodule is None:
+            if self.batches == "pseudo_label":
+                raise VIReIDError(
+                    f"{type(self).__name__} draws batches by its own pseudo labels; train it with a "
+                    "CrossModalityDataModule."
+                )
+            return
+        self.training_data = datamodule.training_data()
+        if classes is not None and classes < self.training_data.num_identities:
+            raise VIReIDError(
+                f"num_classes is {classes}, but the training set has {self.training_data.num_identities} identities; "
+                "leave num_classes out of the config, or set it to at least that number."
+            )
+        self.prepare(self.training_data)
+
+
+document_arguments(ReIDModule)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from vireid_lightning.losses import batch_hard_triplet_loss
 from vireid_lightning.methods.base import ReIDModule
 from vireid_lightning.methods.optimization import Optimization
-from vireid_lightning.modules import Backbone, BNNeck, GlobalAveragePooling
+from vireid_lightning.modules import Encoder, GlobalAveragePooling
 from vireid_lightning.types import Batch
 
 
@@ -19,15 +19,11 @@ class Baseline(ReIDModule):
     L2-normalised.
 
     Args:
-        num_classes: Training identities; the command line fills it in.
-        backbone: Any four-stage timm CNN.
-        pretrained: Start from the trained weights of ``backbone``.
-        weights: Local file with those weights, instead of timm's.
-        margin: Of the triplet loss.
-        identity_weight: Of the cross-entropy.
-        triplet_weight: Of the triplet loss.
-        optimization: The authors': SGD, 0.1 for neck and classifier, 0.01 for the rest, 80 epochs.
-        init_from: Checkpoint whose encoder training starts from.
+        margin: Margin of the triplet loss.
+        identity_weight: Weight of the identity cross-entropy.
+        triplet_weight: Weight of the triplet loss.
+        optimization: Optimiser and schedule; the authors': SGD, 0.1 for neck and classifier, 0.01 for the rest, 80
+            epochs.
     """
 
     heads = ("classifier",)
@@ -54,23 +50,21 @@ class Baseline(ReIDModule):
         super().__init__(num_classes=num_classes, optimization=optimization, init_from=init_from)
         self.margin = margin
         self.loss_weights = {"identity": identity_weight, "triplet": triplet_weight}
-        self.backbone = Backbone(backbone, pretrained=pretrained, weights=weights, two_stream_until=1)
-        self.pool = GlobalAveragePooling()
-        self.neck = BNNeck(self.backbone.channels[-1])
+        self.adopt(
+            Encoder(backbone, pretrained=pretrained, weights=weights, two_stream_until=1, pool=GlobalAveragePooling())
+        )
         if num_classes is not None:
             self.classifier = nn.Linear(self.backbone.channels[-1], num_classes, bias=False)
 
     def embed(self, images: Tensor, modality: Tensor) -> Tensor:
         """Return z, L2-normalised: (B, D) float32."""
-        pooled = self.pool(self.backbone.features(images, modality)[-1])
-        return F.normalize(self.neck(pooled).float())
+        return F.normalize(self.encode(images, modality).z.float())
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the weighted sum of both losses."""
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the identity cross-entropy and the triplet loss."""
         self.require_classes()
-        pooled = self.pool(self.backbone.features(batch["image"], batch["modality"])[-1])
-        terms = {
-            "identity": F.cross_entropy(self.classifier(self.neck(pooled)), batch["identity"]),
+        _, pooled, z = self.encode(batch["image"], batch["modality"])
+        return {
+            "identity": F.cross_entropy(self.classifier(z), batch["identity"]),
             "triplet": batch_hard_triplet_loss(pooled, batch["identity"], self.margin),
         }
-        return self.combine(terms, self.loss_weights, batch)

@@ -1,41 +1,54 @@
-"""Checkpoints that stand on their own: Lightning's, plus a block that rebuilds the method without its config.
+"""Checkpoints: describe a run in one, read one, hand its encoder on to another method.
 
-The block lies under the key ``vireid``: ``method`` (class name), ``preprocessing``, ``identities`` (the dataset's
-numbers in class order) and ``dataset`` (name, trial, fingerprint). Files are read with ``weights_only=True``: nothing
-in a checkpoint is executed.
+A checkpoint is Lightning's, plus a block that rebuilds the method without its config. The block lies under the key
+``vireid``: ``method`` (class name), ``preprocessing``, ``identities`` (the dataset's numbers in class order) and
+``dataset`` (name, trial, fingerprint). Files are read with ``weights_only=True``: nothing in a checkpoint is executed.
 """
 
 from __future__ import annotations
 
 import pickle
+import re
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from torch import Tensor, nn
 
-from vireid_lightning import __version__
+from vireid_lightning.data.datamodule import CrossModalityDataModule
 from vireid_lightning.errors import VIReIDError
-
-if TYPE_CHECKING:
-    from vireid_lightning.methods.base import ReIDModule
+from vireid_lightning.version import __version__
 
 BLOCK = "vireid"
 FORMAT = 1
 
-#: Constructor arguments that say where weights came from. A checkpoint holds the weights, so rebuilding must not look
-#: for those files again.
-_SOURCES = {"pretrained": False, "weights": None, "init_from": None}
+#: Constructor arguments that say where the first weights came from, and the values that look for none. A checkpoint
+#: holds the trained weights, so rebuilding must not look for those files again.
+_WITHOUT_FIRST_WEIGHTS = {"pretrained": False, "weights": None, "init_from": None}
+
+_STREAM = re.compile(r"^(backbone\.stages\.\d+\.)(visible|infrared)\.")
 
 
-def describe_run(checkpoint: dict[str, Any], module: ReIDModule) -> None:
-    """Add the self-describing block to a Lightning checkpoint that is being written."""
-    arguments = checkpoint.setdefault("hyper_parameters", dict(module.hparams))
-    arguments.update({name: value for name, value in _SOURCES.items() if name in arguments})
-    datamodule = getattr(module._trainer, "datamodule", None)
-    block: dict[str, Any] = {"format": FORMAT, "version": __version__, "method": type(module).__name__}
-    if datamodule is not None and hasattr(datamodule, "preprocessing"):
+def describe_run(
+    checkpoint: dict[str, Any],
+    method: str,
+    arguments: Mapping[str, Any],
+    datamodule: CrossModalityDataModule | None,
+) -> None:
+    """Add the self-describing block to a Lightning checkpoint that is being written.
+
+    Args:
+        checkpoint: The checkpoint; changed in place.
+        method: Class name of the method.
+        arguments: The method's constructor arguments, for a checkpoint in which Lightning has not put them yet.
+        datamodule: The run's data; None describes none.
+    """
+    stored = checkpoint.setdefault("hyper_parameters", dict(arguments))
+    stored.update({name: value for name, value in _WITHOUT_FIRST_WEIGHTS.items() if name in stored})
+    block: dict[str, Any] = {"format": FORMAT, "version": __version__, "method": method}
+    if datamodule is not None:
         dataset = datamodule.dataset
         block["preprocessing"] = dict(datamodule.preprocessing)
         block["identities"] = list(datamodule.identities)
@@ -90,28 +103,57 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return checkpoint
 
 
-def method_class(checkpoint: dict[str, Any], path: str | Path) -> type[ReIDModule]:
-    """Return the class of the method that wrote a checkpoint."""
-    from vireid_lightning import methods
+@torch.no_grad()
+def hand_on(path: str | Path, module: nn.Module, *, heads: tuple[str, ...] = ()) -> str:
+    """Copy into a module every encoder tensor that a checkpoint holds under the same name and shape.
 
-    name = checkpoint[BLOCK]["method"]
-    if name not in methods.__all__:
-        raise VIReIDError(
-            f"{path} holds the method '{name}', which is none of this package's ({', '.join(methods.__all__)}); "
-            f"load it with its own class, {name}.load_from_checkpoint."
-        )
-    return getattr(methods, name)
+    Args:
+        path: The checkpoint.
+        module: The module; changed in place.
+        heads: Prefixes of the names of tensors that keep their fresh weights.
 
+    Returns:
+        One line that says what was and was not loaded.
 
-def load_method(path: str | Path) -> ReIDModule:
-    """Rebuild the method that a checkpoint holds, in eval mode on the CPU.
-
-    Example:
-        >>> model = load_method("runs/mpanet_sysu/checkpoints/best.ckpt")  # doctest: +SKIP
-        >>> embeddings = model.embed(images, modality)  # doctest: +SKIP
+    Raises:
+        VIReIDError: If the file is no checkpoint of this package, or no tensor of the backbone matches.
     """
     checkpoint = read_checkpoint(path)
-    module = method_class(checkpoint, path)(**checkpoint["hyper_parameters"])
-    module.load_state_dict(checkpoint["state_dict"])
-    module.on_load_checkpoint(checkpoint)
-    return module.eval()
+    source: dict[str, Tensor] = checkpoint["state_dict"]
+    target = module.state_dict()
+    encoder = [name for name in target if not name.startswith(heads)]
+    loaded, used = [], set()
+    for name in encoder:
+        for candidate in _candidates(name):
+            if candidate in source and source[candidate].shape == target[name].shape:
+                target[name].copy_(source[candidate])
+                loaded.append(name)
+                used.add(candidate)
+                break
+    origin = f"{checkpoint[BLOCK]['method']} in {path}"
+    if not any(name.startswith("backbone.") and name.endswith("weight") for name in loaded):
+        wanted = next((name for name in encoder if name.startswith("backbone.")), "none")
+        raise VIReIDError(
+            f"init_from: nothing of {origin} matches the backbone of {type(module).__name__} ({wanted}, "
+            f"{tuple(target[wanted].shape) if wanted in target else ''}); use the same backbone in both."
+        )
+    single = any(_STREAM.match(name) for name in used) and not any(_STREAM.match(name) for name in encoder)
+    fresh = sorted({name.split(".")[0] for name in target if name not in loaded})
+    unused = sorted({name.split(".")[0] for name in source if name not in used})
+    return (
+        f"init_from: {len(loaded)} of {len(encoder)} encoder tensors from {origin}"
+        f"{', the single stem from its visible one' if single else ''}; "
+        f"fresh: {', '.join(fresh) or 'nothing'}; not used: {', '.join(unused) or 'nothing'}."
+    )
+
+
+def _candidates(name: str) -> list[str]:
+    """Return the names under which a checkpoint may hold a module's tensor; the first that is found counts.
+
+    A part of the backbone that exists per modality starts from the checkpoint's copy for that modality, else from its
+    shared part; a shared part starts from the checkpoint's shared part, else from its *visible* copy, because a
+    one-stream network is trained from weights of visible images in every paper.
+    """
+    if match := _STREAM.match(name):
+        return [name, name.replace(match.group(0), match.group(1), 1)]
+    return [name, re.sub(r"^(backbone\.stages\.\d+\.)", r"\1visible.", name)]

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vireid_lightning.data.training_data import TrainingData
 from vireid_lightning.errors import VIReIDError
 from vireid_lightning.losses import (
     batch_hard_triplet_loss,
@@ -19,8 +20,7 @@ from vireid_lightning.losses import (
 from vireid_lightning.methods.base import ReIDModule
 from vireid_lightning.methods.optimization import Optimization
 from vireid_lightning.modules import (
-    Backbone,
-    BNNeck,
+    Encoder,
     GeM,
     ModalityRows,
     PartAwareParsing,
@@ -42,24 +42,20 @@ class DCLNet(ReIDModule):
     maps of stage 1 and stage 4 rows that ``parts`` divides: multiples of 96 for 6 parts.
 
     Args:
-        num_classes: Training identities; the command line fills it in.
-        backbone: Any four-stage timm CNN.
-        pretrained: Start from the trained weights of ``backbone``.
-        weights: Local file with those weights, instead of timm's.
-        gem_p: Exponent of the global pooling.
-        parts: Horizontal stripes.
-        metric: Loss on f: center cluster (``center_cluster``) or batch-hard triplet (``triplet``).
-        margin: Of that loss; None is the authors', 0.7 for center cluster and 0.3 for the triplet.
-        rectify: Semantic rectification of the predicted parts; off in the authors' best released setting.
-        temperature: Of the dense contrastive loss.
-        identity_weight: Of the global cross-entropy.
-        metric_weight: Of ``metric``.
-        part_weight: Of the part classifier's cross-entropy.
-        pixel_weight: Of the pixel classifiers' cross-entropies.
-        continuity_weight: Of the continuity of neighbouring pixels' logits.
-        dense_weight: Of the dense contrastive loss.
-        optimization: The authors': Adam, 3.5e-3 for necks and classifiers, 3.5e-4 for the backbone, up to 150 epochs.
-        init_from: Checkpoint whose encoder training starts from.
+        gem_p: Exponent of the GeM pooling of the global branch.
+        parts: Number of parts, which are horizontal stripes.
+        metric: Metric loss on f: center cluster (``center_cluster``) or batch-hard triplet (``triplet``).
+        margin: Margin of the metric loss; None is the authors', 0.7 for center cluster and 0.3 for the triplet.
+        rectify: Whether predicted parts are rectified semantically; off in the authors' best released setting.
+        temperature: Temperature of the dense contrastive loss.
+        identity_weight: Weight of the global branch's identity cross-entropy.
+        metric_weight: Weight of the metric loss.
+        part_weight: Weight of the part classifier's cross-entropy.
+        pixel_weight: Weight of the pixel classifiers' cross-entropies.
+        continuity_weight: Weight of the continuity of neighbouring pixels' logits.
+        dense_weight: Weight of the dense contrastive loss.
+        optimization: Optimiser and schedule; the authors': Adam, 3.5e-3 for necks and classifiers, 3.5e-4 for the
+            backbone, up to 150 epochs.
     """
 
     heads = ("classifier", "parsing", "pixels")
@@ -102,29 +98,23 @@ class DCLNet(ReIDModule):
             "continuity": continuity_weight,
             "dense": dense_weight,
         }
-        self.backbone = Backbone(backbone, pretrained=pretrained, weights=weights, two_stream_until=2)
+        self.adopt(Encoder(backbone, pretrained=pretrained, weights=weights, two_stream_until=2, pool=GeM(gem_p)))
         channels = self.backbone.channels
-        self.pool = GeM(gem_p)
-        self.neck = BNNeck(channels[-1])
         if num_classes is not None:
             self.classifier = nn.Linear(channels[-1], num_classes, bias=False)
             self.parsing = PartAwareParsing(channels[-1], num_classes, parts)
             self.pixels = PixelClassifiers(channels, parts)
 
-    def setup(self, stage: str) -> None:
-        """Refuse an image height that the parts do not divide before training starts."""
-        super().setup(stage)
-        preprocessing = getattr(getattr(self.trainer, "datamodule", None), "preprocessing", None)
-        if stage == "fit" and preprocessing is not None:
-            require_part_rows(preprocessing["image_size"][0], self.parts)
+    def prepare(self, data: TrainingData) -> None:
+        """Refuse an image height that the parts do not divide."""
+        require_part_rows(data.image_size[0], self.parts)
 
     def embed(self, images: Tensor, modality: Tensor) -> Tensor:
         """Return z, L2-normalised: (B, D) float32."""
-        pooled = self.pool(self.backbone.features(images, modality)[-1])
-        return F.normalize(self.neck(pooled).float())
+        return F.normalize(self.encode(images, modality).z.float())
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the weighted sum of all losses."""
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the losses of the global branch, of the parts and of the pixels."""
         self.require_classes()
         images, identity = batch["image"], batch["identity"]
         require_part_rows(images.shape[2], self.parts)
@@ -134,13 +124,12 @@ class DCLNet(ReIDModule):
                 "DCLNet compares the i-th visible with the i-th infrared image of a batch, which must show the same "
                 "identity; train with the datamodule's own sampler."
             )
-        maps = self.backbone.features(images, batch["modality"])
+        maps, pooled, z = self.encode(images, batch["modality"])
         shallow, deep = maps[1], maps[-1]
-        pooled = self.pool(deep)
-        logits = self.classifier(self.neck(pooled))
+        logits = self.classifier(z)
 
         erased = batch["erased"] if "erased" in batch else torch.zeros_like(images[:, 0], dtype=torch.bool)
-        size = shallow.shape[2:]
+        size = (shallow.shape[2], shallow.shape[3])
         erased = shrink_mask(erased, size)
         parsed = self.parsing.activation_mask(deep, logits.argmax(1), size, erased)
         pixel_logits = self.pixels(maps, rows, size)
@@ -149,7 +138,7 @@ class DCLNet(ReIDModule):
             mask = rectify_parts(mask, shallow, self.parts)
 
         metric_loss = center_cluster_loss if self.metric == "center_cluster" else batch_hard_triplet_loss
-        terms = {
+        return {
             "identity": F.cross_entropy(logits, identity),
             self.metric: metric_loss(pooled, identity, self.margin),
             "part": F.cross_entropy(self.parsing(deep), identity),
@@ -163,4 +152,3 @@ class DCLNet(ReIDModule):
                 temperature=self.temperature,
             ),
         }
-        return self.combine(terms, self.loss_weights, batch)

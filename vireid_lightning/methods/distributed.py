@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
 from lightning.fabric.utilities import move_data_to_device
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -19,38 +19,47 @@ _Result = TypeVar("_Result")
 
 @torch.no_grad()
 def extract_all(
-    module: LightningModule, loader: DataLoader, count: int, features: Callable[[Tensor, Tensor], Tensor]
+    module: LightningModule,
+    loader: DataLoader[dict[str, Any]],
+    count: int,
+    features: Callable[[Tensor, Tensor], Tensor],
 ) -> Tensor:
     """Run a function of images over a whole list of them, in eval mode, and gather it in every process.
 
     Args:
         module: The method, under a Trainer with a datamodule.
         loader: This process's part of the images: positions r, r + R, ... of R processes.
-        count: Images in the whole list.
-        features: From images and modality to (B, D).
+        count: Number of images in the whole list.
+        features: Function from images and modality to (B, D).
 
     Returns:
         (count, D) float32 on the module's device, in the order of the list.
     """
     trainer, training, parts = module.trainer, module.training, []
+    datamodule: LightningDataModule = trainer.datamodule  # type: ignore[attr-defined]  # set but not declared
     if trainer.world_size > 1:
         # Each process has running statistics of its own until DDP's next forward pass, which this is not.
         for buffer in module.buffers():
             torch.distributed.broadcast(buffer, 0)
     module.eval()
     for batch in loader:
-        batch = trainer.datamodule.on_after_batch_transfer(move_data_to_device(batch, module.device), 0)
+        batch = datamodule.on_after_batch_transfer(move_data_to_device(batch, module.device), 0)
         with trainer.precision_plugin.forward_context():
             parts.append((batch["index"], features(batch["image"], batch["modality"]).float()))
     module.train(training)
     positions, values = (torch.cat(each) for each in zip(*parts))
     # Processes may differ by one in length; what fills the shorter ones up goes to a last row, which is cut off.
     lacking = -(-count // trainer.world_size) - len(positions)
-    positions = module.all_gather(F.pad(positions, (0, lacking), value=count)).flatten()
-    values = module.all_gather(F.pad(values, (0, 0, 0, lacking))).view(len(positions), -1)
+    positions = gather_rows(module, F.pad(positions, (0, lacking), value=count))
+    values = gather_rows(module, F.pad(values, (0, 0, 0, lacking)))
     gathered = values.new_empty(count + 1, values.shape[1])
     gathered[positions] = values
     return gathered[:count]
+
+
+def gather_rows(module: LightningModule, tensor: Tensor) -> Tensor:
+    """Return the rows of a tensor (B, ...) of every process, one process after the other, without gradient."""
+    return cast("Tensor", module.all_gather(tensor)).view(-1, *tensor.shape[1:])
 
 
 def on_first_process(trainer: Trainer, function: Callable[[], _Result]) -> _Result:
@@ -61,15 +70,16 @@ def on_first_process(trainer: Trainer, function: Callable[[], _Result]) -> _Resu
     """
     if trainer.world_size == 1:
         return function()
-    result: Any = None
+    result: _Result | None = None
     failure: Exception | None = None
     if trainer.is_global_zero:
         try:
             result = function()
         except Exception as error:  # whatever it is, the others wait for word of it
             failure = error
-    told = failure if failure is None or isinstance(failure, VIReIDError) else VIReIDError(f"Process 0: {failure!r}")
+    known = failure is None or isinstance(failure, VIReIDError)
+    told = failure if known else VIReIDError(f"Process 0: {failure!r}")
     result, told = trainer.strategy.broadcast((result, told))
     if told is not None:
         raise failure or told
-    return result
+    return cast("_Result", result)

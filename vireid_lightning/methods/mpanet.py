@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from vireid_lightning.errors import VIReIDError
 from vireid_lightning.losses.center_cluster import center_cluster_loss
 from vireid_lightning.losses.modality_identity import modality_identity_loss
-from vireid_lightning.losses.mutual_mean import ModalityClassifiers, mean_rate, mutual_mean_loss
+from vireid_lightning.losses.mutual_mean import mutual_mean_loss
 from vireid_lightning.losses.separation import separation_loss
 from vireid_lightning.methods.base import ReIDModule
 from vireid_lightning.methods.optimization import Optimization
 from vireid_lightning.modules.backbone import Backbone
 from vireid_lightning.modules.modality_alleviation import ModalityAlleviation
+from vireid_lightning.modules.modality_classifiers import ModalityClassifiers, mean_rate
 from vireid_lightning.modules.neck import BNNeck
 from vireid_lightning.modules.pattern_alignment import PatternAlignment
 from vireid_lightning.types import Batch
@@ -29,12 +30,8 @@ class MPANet(ReIDModule):
     (modality identity of both classifiers) + mutual_weight * mutual mean learning.
 
     Args:
-        num_classes: Number of training identities; the command line takes it from the datamodule.
-        backbone: Name of a timm CNN with four stages.
-        pretrained: Start from trained weights of the backbone: ``weights``, else those that timm has for the name.
-        weights: Local file with a timm state dict of the backbone.
         parts: Number of pattern masks.
-        margin: Of the center cluster loss: the distance beyond which centres no longer repel each other.
+        margin: Margin of the center cluster loss: the distance beyond which centres no longer repel each other.
         identity_weight: Weight of the identity cross-entropy.
         separation_weight: Weight of the separation of the masks.
         center_cluster_weight: Weight of the center cluster loss.
@@ -43,8 +40,8 @@ class MPANet(ReIDModule):
         mutual_weight: Weight of the mutual mean learning.
         mean_momentum: Share of the classifiers' weights that enters their running means at a step, up to epoch 99; from
             then on times 100 / (epoch + 1).
-        optimization: Adam at 3.5e-4, divided by 10 at epochs 80 and 120 as for SYSU-MM01; RegDB's milestone is 110.
-        init_from: Checkpoint of a method of this package from whose encoder training starts.
+        optimization: Optimiser and schedule; the authors': Adam at 3.5e-4, divided by 10 at epochs 80 and 120 as for
+            SYSU-MM01; RegDB's milestone is 110.
 
     Raises:
         VIReIDError: If the backbone does not fit, or an argument is out of its range.
@@ -96,21 +93,24 @@ class MPANet(ReIDModule):
     def embed(self, images: Tensor, modality: Tensor) -> Tensor:
         """Return z, (B, (parts + 1) * C), not normalised; see :meth:`ReIDModule.embed`."""
         features, _ = self.patterns(self.backbone.features(images, modality)[-1])
-        return self.neck(features)
+        z: Tensor = self.neck(features)
+        return z
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the total loss of a batch; its images may come in any order of modalities."""
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Move the classifiers' running means, which the losses then compare with."""
+        self.modality_classifiers.update_means(mean_rate(self.current_epoch + 1, self.mean_momentum))
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the loss terms of a batch; its images may come in any order of modalities."""
         self.require_classes()
         identity, modality = batch["identity"], batch["modality"]
         features, masks = self.patterns(self.backbone.features(batch["image"], modality)[-1])
         z = self.neck(features)
-        self.modality_classifiers.update_means(mean_rate(self.current_epoch + 1, self.mean_momentum))
         own, other = self.modality_classifiers(z, modality)
-        terms = {
+        return {
             "identity": F.cross_entropy(self.classifier(z).float(), identity),
             "separation": separation_loss(masks),
             "center_cluster": center_cluster_loss(features, identity, self.margin),
             "modality_identity": modality_identity_loss(own, identity, modality),
             "mutual_mean": mutual_mean_loss(own, other),
         }
-        return self.combine(terms, self.loss_weights, batch)

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import torch
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import nn
 
 from vireid_lightning.errors import VIReIDError, did_you_mean
@@ -18,17 +19,18 @@ class Optimization:
     """How a method is optimised. The learning rate of epoch ``e`` (from 0) is ``lr * factor(e)``.
 
     Attributes:
-        optimizer: ``adam`` (weight decay added to the gradient), ``adamw`` or ``sgd``.
+        optimizer: Optimiser: ``adam`` (weight decay added to the gradient), ``adamw`` or ``sgd``.
         lr: Base learning rate.
-        weight_decay: Of all trainable parameters.
-        momentum: Of ``sgd``.
-        nesterov: Of ``sgd``.
-        lr_factors: Learning-rate factor of the parameters whose name starts with a prefix; the longest counts,
-            parameters that match none have factor 1.
-        schedule: ``constant``, ``multistep`` (times ``gamma`` at each milestone) or ``cosine`` (to 0 at the end).
+        weight_decay: Weight decay of all trainable parameters.
+        momentum: Momentum of ``sgd``.
+        nesterov: Whether the momentum of ``sgd`` is Nesterov's.
+        lr_factors: Learning-rate factors by the prefix of a parameter's name; the longest prefix that matches counts,
+            and a parameter that matches none has the factor 1.
+        schedule: Learning-rate schedule: ``constant``, ``multistep`` (times ``gamma`` at each milestone) or ``cosine``
+            (to 0 at the end).
         milestones: Epochs from which the rate is multiplied by ``gamma``, counted from 0.
-        gamma: Factor of one milestone.
-        warmup_epochs: Epochs of linear warm-up: epoch e runs at (e + 1) / warmup_epochs of the rate.
+        gamma: Factor on the learning rate at each milestone.
+        warmup_epochs: Number of epochs of linear warm-up: epoch e runs at (e + 1) / warmup_epochs of the rate.
     """
 
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
@@ -93,7 +95,7 @@ class Optimization:
             groups.setdefault(self.lr_factors[max(prefixes, key=len)] if prefixes else 1.0, []).append(parameter)
         return [{"params": parameters, "lr": self.lr * factor} for factor, parameters in sorted(groups.items())]
 
-    def build(self, module: nn.Module, max_epochs: int) -> dict[str, Any]:
+    def build(self, module: nn.Module, max_epochs: int) -> OptimizerLRSchedulerConfig:
         """Return what ``configure_optimizers`` returns: the optimiser and its per-epoch schedule."""
         groups = self.parameter_groups(module.named_parameters())
         optimizer: torch.optim.Optimizer

@@ -10,7 +10,6 @@ from vireid_lightning.protocols import Protocol, Trial
 if TYPE_CHECKING:
     from vireid_lightning.metrics.embeddings import Embeddings
     from vireid_lightning.metrics.evaluation import evaluate, evaluate_file
-    from vireid_lightning.metrics.ranking import BlockScorer
     from vireid_lightning.metrics.re_ranking import ReRanking, re_rank
     from vireid_lightning.metrics.results import ScoreTable
     from vireid_lightning.metrics.retrieval_metric import RetrievalMetric
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from vireid_lightning.metrics.scoring import score_protocols
 
 __all__ = [
-    "BlockScorer",
     "Embeddings",
     "Protocol",
     "ProtocolScores",
@@ -36,7 +34,6 @@ if not TYPE_CHECKING:
     __getattr__, __dir__ = lazily(
         __name__,
         {
-            "BlockScorer": "ranking",
             "Embeddings": "embeddings",
             "ProtocolScores": "scores",
             "ReRanking": "re_ranking",

@@ -13,7 +13,7 @@ from rich import box
 from rich.table import Table
 
 from vireid_lightning.errors import VIReIDError
-from vireid_lightning.metrics.scores import RANKS, SCORES
+from vireid_lightning.metrics.measures import title_of
 
 #: What all rows of one protocol must share.
 _ROW_KEYS = ("distance", "reranking", "cmc", "removal", "embedding_size")
@@ -54,12 +54,14 @@ def aggregate(paths: Sequence[str | Path]) -> dict[str, Any]:
         _require_same(files, [content.get("fingerprint") for content in contents], "fingerprint")
     names = [[row["protocol"] for row in content["results"]] for content in contents]
     _require_same(files, [", ".join(sorted(listed)) for listed in names], "protocols")
+    scored = [set(row["scores"]) for content in contents for row in content["results"]]
+    measures = [name for name in contents[0]["results"][0]["scores"] if all(name in found for found in scored)]
     rows = []
     for name in names[0]:
         found = [next(row for row in content["results"] if row["protocol"] == name) for content in contents]
         for key in _ROW_KEYS:
             _require_same(files, [row.get(key) for row in found], f"{key} of {name}")
-        values = {score: [row["scores"][score] for row in found] for score in SCORES}
+        values = {score: [row["scores"][score] for row in found] for score in measures}
         rows.append(
             {
                 "protocol": name,
@@ -97,11 +99,12 @@ def render(aggregated: Mapping[str, Any]) -> Table:
         padding=(0, 1, 0, 0),
     )
     table.add_column("Protocol", no_wrap=True)
-    for heading in (*(f"Rank-{rank}" for rank in RANKS), "mAP", "mINP", "n"):
+    measures = list(aggregated["results"][0]["scores"])
+    for heading in (*map(title_of, measures), "n"):
         table.add_column(heading, justify="right")
     for row in aggregated["results"]:
         cells = []
-        for score in SCORES:
+        for score in measures:
             deviation = row["deviation"][score]
             cells.append(f"{row['scores'][score]:.2f}" + ("" if deviation is None else f"\n\u00b1{deviation:.2f}"))
         table.add_row(row["protocol"], *cells, str(row["n"]))
@@ -115,13 +118,18 @@ def _read(path: Path) -> dict[str, Any]:
         raise VIReIDError(f"There is no result file {path}; give the results.json files of finished tests.") from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise VIReIDError(f"{path} cannot be read as a result file: {error}.") from error
-    rows = content.get("results") if isinstance(content, dict) else None
-    whole = isinstance(rows, list) and rows and all(isinstance(row, dict) for row in rows) and "dataset" in content
-    if not whole or any(not set(SCORES) <= set(row.get("scores", ())) or "protocol" not in row for row in rows):
+    if not isinstance(content, dict) or "dataset" not in content or not _are_rows(content.get("results")):
         raise VIReIDError(f"{path} is no result file of `lightning test` or `vireid evaluate`.")
     if content.get("stage") == "aggregate":
         raise VIReIDError(f"{path} is itself an aggregate; give the result files that it was made of.")
     return content
+
+
+def _are_rows(rows: object) -> bool:
+    """Return whether there are rows, each of which names its protocol and has scores."""
+    if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
+        return False
+    return all("protocol" in row and {"rank1", "mAP"} <= set(row.get("scores", ())) for row in rows)
 
 
 def _refuse_twice(files: Sequence[Path], contents: Sequence[Mapping[str, Any]]) -> None:

@@ -1,21 +1,27 @@
-"""Distances in full float32, as blocks that rank a gallery."""
+"""Distances between queries and gallery images in full float32, as blocks that rank a gallery."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import accumulate, combinations_with_replacement
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from vireid_lightning.errors import VIReIDError
+from vireid_lightning.metrics.embeddings import Embeddings
 from vireid_lightning.metrics.parallel import map_parts
+
+Positions = NDArray[np.int64]
+Known = tuple[Positions, Tensor]
 
 DISTANCES = ("cosine", "euclidean")
 
-_TILE_ROWS = 256
+# Values of embeddings that are prepared at a time when looking for equal rows.
+_VALUES_AT_ONCE = 2**20
 
 
 def check_distance(distance: str) -> None:
@@ -44,34 +50,6 @@ def inner_products(query: Tensor, gallery: Tensor) -> Tensor:
     return query @ gallery.T
 
 
-def gram_matrix(*parts: Tensor) -> Tensor:
-    """Return (N, N) inner products of all pairs of float32 rows, of all parts put together, symmetric.
-
-    On the CPU in square tiles that the cache holds; what is below the diagonal is a copy of what is above.
-    """
-    device = parts[0].device
-    if device.type != "cpu":
-        images = torch.cat(parts)
-        return images @ images.T
-    tiles = [tile for part in parts for tile in part.split(_TILE_ROWS)]
-    end = list(accumulate(len(tile) for tile in tiles))
-    place = [slice(stop - len(tile), stop) for tile, stop in zip(tiles, end)]
-    # NumPy asks for large pages where the system has them; a new matrix of small ones costs an eighth of the product.
-    product = torch.from_numpy(np.empty((end[-1], end[-1]), dtype=np.float32))
-
-    def fill(pair: tuple[int, int]) -> None:
-        row, column = pair
-        tile = product[place[row], place[column]]
-        torch.mm(tiles[row], tiles[column].T, out=tile)
-        if row == column:  # two sums of the same products may be rounded in different orders
-            tile.copy_(tile.triu() + tile.triu(1).T)
-        else:
-            product[place[column], place[row]] = tile.T
-
-    map_parts(fill, combinations_with_replacement(range(len(tiles)), 2), device)
-    return product
-
-
 def distance_block(query: Tensor, gallery: Tensor, distance: str, gallery_square: Tensor | None = None) -> Tensor:
     """Return (Q, G) values that rank a gallery as the distance does, for rows prepared by :meth:`Embeddings.rows`.
 
@@ -83,3 +61,87 @@ def distance_block(query: Tensor, gallery: Tensor, distance: str, gallery_square
         return product.neg_()
     square = gallery.square().sum(dim=1) if gallery_square is None else gallery_square
     return product.mul_(-2).add_(square)
+
+
+#: Measures queries against gallery images: takes positions of queries (B,) and of gallery images (C,), and None or what
+#: has been measured before, and returns (B, C) values that rank the images; see :class:`EmbeddingDistances`.
+Distances = Callable[[Positions, Positions, Known | None], Tensor]
+
+
+class EmbeddingDistances:
+    """Distances of embeddings, of which equal ones are measured once.
+
+    A matrix product may round the same sum differently by its place in the matrix. If copies in a gallery, or the one
+    embedding of a collapsed network, were measured apart, that would decide ties instead of the gallery's order.
+
+    Args:
+        query: Embeddings of the queries.
+        gallery: Embeddings of the gallery images.
+        used: Positions of all gallery images that will be measured.
+        distance: ``cosine`` or ``euclidean``.
+    """
+
+    def __init__(self, query: Embeddings, gallery: Embeddings, used: Positions, distance: str) -> None:
+        self.query, self.gallery, self.distance = query, gallery, distance
+        #: (G,) position of the first used image with the same embedding.
+        self.first_equal = np.arange(len(gallery))
+        self.first_equal[used] = used[find_first_equal(gallery, used, distance)]
+        self.has_copies = bool((self.first_equal[used] != used).any())
+        self._listed: Positions | None = None
+
+    def __call__(self, asked: Positions, listed: Positions, known: Known | None = None) -> Tensor:
+        """Return (B, C) values, which the caller may change, that rank gallery images for each query.
+
+        Args:
+            asked: (B,) positions of the queries.
+            listed: (C,) positions of the gallery images.
+            known: Gallery positions (B, P), -1 for none, whose distances (B, P) have been measured before; images with
+                the same embedding get these very values.
+        """
+        if listed is not self._listed:  # one chunk meets many blocks of queries
+            self._prepare(listed)
+        queries = self.query.rows(torch.from_numpy(asked), self.distance).to(self.gallery.device)
+        distances = distance_block(queries, self._rows, self.distance, self._square)
+        if known is not None:
+            wanted = np.where(known[0] < 0, -1, self.first_equal[known[0]])
+            order = np.argsort(self._distinct)
+            place = order[np.searchsorted(self._distinct, wanted, sorter=order).clip(max=len(order) - 1)]
+            row, slot = (self._distinct[place] == wanted).nonzero()
+            column = torch.from_numpy(place[row, slot])
+            distances[torch.from_numpy(row), column] = known[1][torch.from_numpy(row), torch.from_numpy(slot)]
+        return distances if self._back is None else distances.index_select(1, self._back)
+
+    def _prepare(self, listed: Positions) -> None:
+        self._listed, self._distinct, self._back = listed, self.first_equal[listed], None
+        if self.has_copies:
+            self._distinct, back = np.unique(self._distinct, return_inverse=True)
+            self._back = torch.from_numpy(back).to(self.gallery.device)
+        self._rows = self.gallery.rows(torch.from_numpy(self._distinct), self.distance)
+        self._square = self._rows.square().sum(dim=1)
+
+
+def find_first_equal(embeddings: Embeddings, positions: Positions, distance: str) -> Positions:
+    """Return for each of some embeddings the place of the first that equals it once prepared for the distance.
+
+    Args:
+        embeddings: Where the rows are.
+        positions: (N,) which rows, in which order.
+        distance: ``cosine`` or ``euclidean``.
+
+    Returns:
+        (N,) places in ``positions``; a row's own place where none before it is equal.
+
+    Example:
+        >>> find_first_equal(Embeddings(torch.eye(2)[[0, 1, 0]], [4, 5, 6]), np.arange(3), "cosine")
+        array([0, 1, 0])
+    """
+
+    def digest(part: Positions) -> bytes:
+        rows = (embeddings.rows(torch.from_numpy(part), distance) + 0.0).cpu().numpy()  # -0 + 0 is 0
+        return b"".join(hashlib.blake2b(row, digest_size=16).digest() for row in rows)
+
+    step = max(1, _VALUES_AT_ONCE // embeddings.size)
+    parts = [positions[begin : begin + step] for begin in range(0, len(positions), step)]
+    digests = np.frombuffer(b"".join(map_parts(digest, parts, embeddings.device)), dtype="V16")
+    _, first, group = np.unique(digests, return_index=True, return_inverse=True)
+    return first[group]

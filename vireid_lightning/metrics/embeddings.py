@@ -29,7 +29,7 @@ class Embeddings:
         modality: (N,) 0 visible, 1 infrared; None where it does not matter.
         path: N paths relative to the dataset's root, or None.
         about: What is known of where they come from: dataset, trial, method, checkpoint and the like.
-        source: What error messages call it.
+        origin: What error messages call the embeddings, such as the path of their file.
 
     Raises:
         VIReIDError: For shapes that do not fit together, or a value that is NaN or infinite in float32 (the first
@@ -50,14 +50,14 @@ class Embeddings:
         path: Sequence[str] | None = None,
         *,
         about: Mapping[str, Any] | None = None,
-        source: str = "the embeddings",
+        origin: str = "the embeddings",
     ) -> None:
         if not isinstance(embedding, Tensor):
             embedding = np.asanyarray(embedding)
-        self.embedding, self.source, self.about = embedding, source, dict(about or {})
+        self.embedding, self.origin, self.about = embedding, origin, dict(about or {})
         if embedding.ndim != 2 or 0 in embedding.shape:
             raise VIReIDError(
-                f"{source}: the array 'embedding' has shape {tuple(embedding.shape)}; give (images, values), one "
+                f"{origin}: the array 'embedding' has shape {tuple(embedding.shape)}; give (images, values), one "
                 "row for each image."
             )
         floating = (
@@ -67,7 +67,7 @@ class Embeddings:
         )
         if not floating:
             raise VIReIDError(
-                f"{source}: the array 'embedding' holds {embedding.dtype}; give floating point values of 16, 32 or 64 "
+                f"{origin}: the array 'embedding' holds {embedding.dtype}; give floating point values of 16, 32 or 64 "
                 "bits."
             )
         unknown = torch.full((len(embedding),), UNKNOWN)
@@ -76,7 +76,7 @@ class Embeddings:
         self.modality = unknown if modality is None else self._labels("modality", modality)
         self.path = None if path is None else [str(name) for name in path]
         if self.path is not None and len(self.path) != len(embedding):
-            raise VIReIDError(f"{source}: {len(self.path)} paths for {len(embedding)} embeddings; give one for each.")
+            raise VIReIDError(f"{origin}: {len(self.path)} paths for {len(embedding)} embeddings; give one for each.")
         self._check_finite()
 
     def __len__(self) -> int:
@@ -90,8 +90,9 @@ class Embeddings:
     @property
     def device(self) -> torch.device:
         """Where the embeddings are scored: where they lie, if there is float64."""
-        on_device = isinstance(self.embedding, Tensor) and self.embedding.device.type != "mps"
-        return self.embedding.device if on_device else torch.device("cpu")
+        if isinstance(self.embedding, Tensor) and self.embedding.device.type != "mps":
+            return self.embedding.device
+        return torch.device("cpu")
 
     def rows(self, index: Tensor, distance: str) -> Tensor:
         """Return float32 copies of some rows, L2-normalised where ``distance`` is cosine."""
@@ -108,7 +109,7 @@ class Embeddings:
             VIReIDError: Where the paths are not known.
         """
         if self.path is None:
-            raise VIReIDError(f"{self.source}: the images' paths are not known, and the protocols are built from them.")
+            raise VIReIDError(f"{self.origin}: the images' paths are not known, and the protocols are built from them.")
         labels = zip(self.path, self.identity.tolist(), self.modality.tolist(), self.camera.tolist())
         return [Sample(*label) for label in labels]
 
@@ -150,7 +151,7 @@ class Embeddings:
         if arrays["path"].dtype.kind == "S":
             arrays["path"] = np.char.decode(arrays["path"], "utf-8", "replace")
         names = arrays.pop("path").reshape(-1).tolist()
-        embeddings = cls(**arrays, path=names, about=about, source=str(path))
+        embeddings = cls(**arrays, path=names, about=about, origin=str(path))
         strange = [value for value in embeddings.modality.unique().tolist() if value not in (0, 1)]
         if strange:
             raise VIReIDError(f"{path}: the array 'modality' holds {strange[0]}; give 0 for visible, 1 for infrared.")
@@ -158,15 +159,15 @@ class Embeddings:
 
     def _labels(self, name: str, values: Any) -> Tensor:
         if isinstance(values, np.ndarray) and values.dtype.kind not in "biufc":
-            raise VIReIDError(f"{self.source}: the array '{name}' holds {values.dtype}; give whole numbers.")
+            raise VIReIDError(f"{self.origin}: the array '{name}' holds {values.dtype}; give whole numbers.")
         labels = torch.as_tensor(values).cpu()
         if labels.shape != (len(self.embedding),):
             raise VIReIDError(
-                f"{self.source}: the array '{name}' has shape {tuple(labels.shape)}, but there are "
+                f"{self.origin}: the array '{name}' has shape {tuple(labels.shape)}, but there are "
                 f"{len(self.embedding)} embeddings; give one {name} for each."
             )
         if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-            raise VIReIDError(f"{self.source}: the array '{name}' holds {labels.dtype}; give whole numbers.")
+            raise VIReIDError(f"{self.origin}: the array '{name}' holds {labels.dtype}; give whole numbers.")
         return labels.long()
 
     def _check_finite(self) -> None:
@@ -181,6 +182,6 @@ class Embeddings:
         if bad:
             names = [f"'{self.path[row]}'" if self.path is not None else f"row {row}" for row in bad[:3]]
             raise VIReIDError(
-                f"{self.source}: {len(bad)} of {len(self)} embeddings hold NaN or infinity, the first of them "
+                f"{self.origin}: {len(bad)} of {len(self)} embeddings hold NaN or infinity, the first of them "
                 f"{', '.join(names)}; look at the model's outputs (or its precision) for these images."
             )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal, get_args
+from typing import Protocol as Interface
 
 import numpy as np
 
@@ -15,9 +16,34 @@ from vireid_lightning.metrics.results import ScoreTable
 from vireid_lightning.metrics.scores import ProtocolScores
 from vireid_lightning.metrics.scoring import score_protocols
 from vireid_lightning.protocols import CMC, Protocol, Removal, Trial
+from vireid_lightning.types import Sample
 
-if TYPE_CHECKING:
-    from vireid_lightning.data.datasets.base import ReIDDataset
+
+class Benchmark(Interface):
+    """What scoring a file asks of a dataset; every dataset of this package has it."""
+
+    @property
+    def name(self) -> str:
+        """Name that results carry."""
+        ...
+
+    @property
+    def trial(self) -> int | None:
+        """Number of the split, where the dataset has several."""
+        ...
+
+    @property
+    def distance(self) -> str:
+        """Distance that the field scores it with."""
+        ...
+
+    def fingerprint(self) -> str:
+        """Return a hash of its lists of images."""
+        ...
+
+    def protocols(self, samples: Sequence[Sample], split: Literal["test"]) -> list[Protocol]:
+        """Return the rows of its table."""
+        ...
 
 
 def evaluate(
@@ -45,7 +71,7 @@ def evaluate(
         distance: ``cosine`` or ``euclidean``.
         block_mb: MiB that a block of distances may take.
         rerank: Whether, or with which settings, to re-rank by k-reciprocal neighbours.
-        progress: Whether to show a progress bar for a gallery of more than 32,767 images, which is streamed.
+        progress: Whether to show a progress bar for a gallery of more than 32,768 images, which is read in chunks.
 
     Returns:
         Scores in per cent, with the counts behind them.
@@ -61,18 +87,19 @@ def evaluate(
     """
     query, gallery = _as_embeddings(query, "the queries"), _as_embeddings(gallery, "the gallery")
     for name, value, choices in (("removal", removal, Removal), ("cmc", cmc, CMC)):
-        if value not in choices.__args__:
-            raise VIReIDError(f"{name} is '{value}'; choose one of {', '.join(choices.__args__)}.")
+        if value not in get_args(choices):
+            raise VIReIDError(f"{name} is '{value}'; choose one of {', '.join(get_args(choices))}.")
     if protocol is None:
         trial = Trial(np.arange(len(query)), np.arange(len(gallery)))
         protocol = Protocol("query against gallery", (trial,), removal, cmc)
-    options = {"distance": distance, "block_mb": block_mb, "rerank": rerank, "progress": progress}
-    return score_protocols(query, gallery, [protocol], **options)[-1]
+    return score_protocols(
+        query, gallery, [protocol], distance=distance, block_mb=block_mb, rerank=rerank, progress=progress
+    )[-1]
 
 
 def evaluate_file(
     path: str | Path,
-    dataset: ReIDDataset,
+    dataset: Benchmark,
     *,
     distance: str | None = None,
     block_mb: int = 256,
@@ -90,7 +117,7 @@ def evaluate_file(
         rerank: Whether, or with which settings, to add rows with k-reciprocal re-ranking.
         allow_trial_mismatch: Score embeddings of weights that were trained on another trial of the dataset; the table
             says so.
-        progress: Whether to show a progress bar for a gallery of more than 32,767 images, which is streamed.
+        progress: Whether to show a progress bar for a gallery of more than 32,768 images, which is read in chunks.
 
     Raises:
         VIReIDError: For a file that cannot be scored, one whose images are not those of the test split, or one of
@@ -116,9 +143,10 @@ def evaluate_file(
     return ScoreTable(rows, about)
 
 
-def _about(embeddings: Embeddings, dataset: ReIDDataset) -> dict[str, Any]:
+def _about(embeddings: Embeddings, dataset: Benchmark) -> dict[str, Any]:
     """Return what results say of saved embeddings: the dataset as it is here, the weights as the file says."""
     said = embeddings.about if embeddings.about.get("dataset") == dataset.name else {}
+    fingerprint: str | None
     try:
         fingerprint = dataset.fingerprint()
     except VIReIDError:  # the images are not here, and scoring does not need them
@@ -132,15 +160,15 @@ def _about(embeddings: Embeddings, dataset: ReIDDataset) -> dict[str, Any]:
         **{key: said.get(key) for key in ("method", "checkpoint", "checkpoint_kind", "epoch")},
         "trained_on_trial": trained,
         "trial_mismatch": trained is not None and trained != dataset.trial,
-        "embeddings": str(Path(embeddings.source).resolve()),
+        "embeddings": str(Path(embeddings.origin).resolve()),
     }
 
 
-def _as_embeddings(value: Embeddings | Sequence[Any], source: str) -> Embeddings:
+def _as_embeddings(value: Embeddings | Sequence[Any], name: str) -> Embeddings:
     if isinstance(value, Embeddings):
         return value
     if not isinstance(value, (tuple, list)) or not 2 <= len(value) <= 3:
         raise VIReIDError(
-            f"Give {source} as Embeddings, or as (embeddings, identities) or (embeddings, identities, cameras)."
+            f"Give {name} as Embeddings, or as (embeddings, identities) or (embeddings, identities, cameras)."
         )
-    return Embeddings(*value, source=source)
+    return Embeddings(*value, origin=name)

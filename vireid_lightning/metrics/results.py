@@ -7,14 +7,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import NDArray
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from vireid_lightning import __version__
 from vireid_lightning.errors import VIReIDError, did_you_mean
-from vireid_lightning.files import atomic_write
-from vireid_lightning.metrics.scores import RANKS, SCORES, ProtocolScores
+from vireid_lightning.files import atomic_write, write_arrays
+from vireid_lightning.metrics.measures import MEASURES, title_of
+from vireid_lightning.metrics.scores import ProtocolScores
+from vireid_lightning.version import __version__
 
 #: Number of the layout of ``results.json``.
 FORMAT = 1
@@ -90,7 +92,8 @@ class ScoreTable:
             padding=(0, 1, 0, 0),
         )
         table.add_column("Protocol", no_wrap=True)
-        headings = (*(f"Rank-{rank}" for rank in RANKS), "mAP", "mINP", "Queries\n(valid)")
+        measures = self.rows[0].scored if self.rows else tuple(MEASURES)
+        headings = (*map(title_of, measures), "Queries\n(valid)")
         for heading in headings:
             table.add_column(heading, justify="right")
         table.add_column("Gallery\n(hash)", no_wrap=True)
@@ -98,7 +101,7 @@ class ScoreTable:
             trials = f"\n{len(row.trials)} trials" if len(row.trials) > 1 else ""
             table.add_row(
                 row.name + trials,
-                *(_cell(row, score) for score in SCORES),
+                *(_cell(row, score) for score in measures),
                 f"{_span(trial.queries for trial in row.trials)}\n"
                 f"({_span(trial.valid_queries for trial in row.trials)})",
                 f"{_span(trial.gallery_images for trial in row.trials)}\n{row.gallery_hash}",
@@ -116,6 +119,22 @@ def write_results(path: str | Path, content: Mapping[str, Any]) -> None:
     """Write a result file, whole or not at all."""
     with atomic_write(path) as file:
         file.write((json.dumps(content, indent=2) + "\n").encode())
+
+
+def write_details(path: str | Path, table: ScoreTable) -> None:
+    """Write what stands behind the means of a table, as an .npz file, whole or not at all.
+
+    For each protocol and trial, under ``<protocol>/trial_<number from 1>/``: ``cmc``, the whole CMC curve in per cent;
+    ``query`` (Q,), the queries' positions in the split; ``first`` (Q,), the rank of each query's first true match;
+    and by their names all measures of each query (Q,), from 0 to 1, such as ``mAP``, its average precision. Queries
+    without a true match have an infinite rank, and NaN in every measure.
+    """
+    arrays: dict[str, NDArray[Any]] = {}
+    for row in table:
+        for number, (trial, scores) in enumerate(zip(row.protocol.trials, row.trials, strict=True), start=1):
+            values = {"cmc": scores.cmc(), "query": trial.query, "first": scores.first, **scores.of_queries}
+            arrays |= {f"{row.name}/trial_{number}/{name}": array for name, array in values.items()}
+    write_arrays(path, arrays)
 
 
 def keep_earlier(path: str | Path) -> Path | None:

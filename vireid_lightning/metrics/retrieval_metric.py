@@ -110,10 +110,10 @@ class RetrievalMetric(Metric):
     def _in_order(self, kept: Tensor) -> Embeddings:
         """Put the embeddings that are kept into the order of the samples."""
         parts = zip(self.index, self.embedding) if isinstance(self.index, list) else [(self.index, self.embedding)]
-        rows: Tensor | None = None
+        rows = torch.empty(0)
         for (index, embedding), chosen in zip(parts, kept.split(self._lengths())):
             values = embedding.view(len(index), -1)
-            if rows is None:
+            if not len(rows):
                 rows = values.new_zeros(len(self.samples), values.shape[1])
             rows.index_copy_(0, index[chosen], values[chosen])
         return Embeddings(
@@ -122,7 +122,7 @@ class RetrievalMetric(Metric):
             [sample.camera for sample in self.samples],
             [sample.modality for sample in self.samples],
             [sample.path for sample in self.samples],
-            source="the model",
+            origin="the model",
         )
 
     def _lengths(self) -> list[int]:

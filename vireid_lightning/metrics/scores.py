@@ -1,38 +1,62 @@
-"""What a protocol scored: one number for each trial, their mean and deviation, and what they were measured on."""
+"""What a protocol scored: one number for each measure and trial, their mean and deviation, and what they are of."""
 
 from __future__ import annotations
 
-import hashlib
 import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import Any
 
-from vireid_lightning.errors import VIReIDError
-from vireid_lightning.metrics.ranking import QueryScores
-from vireid_lightning.protocols import Protocol
+import numpy as np
+from numpy.typing import NDArray
 
-#: The ranks that tables and result files name.
-RANKS = (1, 5, 10, 20)
-#: The scores that tables and result files name, as they are written.
-SCORES = (*(f"rank{rank}" for rank in RANKS), "mAP", "mINP")
+from vireid_lightning.errors import VIReIDError
+from vireid_lightning.protocols import Protocol
 
 
 @dataclass(frozen=True)
 class TrialScores:
-    """Scores of one trial, in per cent, and the counts behind them.
+    """Scores of one trial, and the counts behind them.
 
     Attributes:
-        scores: ``rank1``, ``rank5``, ``rank10``, ``rank20``, ``mAP``, ``mINP``.
+        scores: Mean of each measure over the valid queries, in per cent, by the measure's name.
         queries: Number of queries.
-        valid_queries: Queries with at least one right gallery image left; the others are not in any score.
+        valid_queries: Queries with at least one true match left; the others are not in any score.
         gallery_images: Number of gallery images.
+        first: (Q,) float64, rank of each query's first true match as the CMC counts it; infinite where none is left.
+        of_queries: Each measure's value for each query, (Q,) float64 from 0 to 1; NaN where no true match is left.
     """
 
     scores: dict[str, float]
     queries: int
     valid_queries: int
     gallery_images: int
+    first: NDArray[np.float64] = field(repr=False, compare=False)
+    of_queries: dict[str, NDArray[np.float64]] = field(repr=False, compare=False)
+
+    @classmethod
+    def average(
+        cls, name: str, trial: int, first: NDArray[np.float64], of_queries: dict[str, NDArray[np.float64]], gallery: int
+    ) -> TrialScores:
+        """Average measures over the queries that have a true match.
+
+        Raises:
+            VIReIDError: Where no query has one; ``name`` is the protocol's, ``trial`` the trial's number from 0.
+        """
+        valid = np.isfinite(first)
+        if not valid.any():
+            raise VIReIDError(
+                f"{name}: none of the {len(first)} queries has an image of its identity left in the gallery of "
+                f"{gallery} images (trial {trial + 1}); look at the identities and the removed cameras."
+            )
+        scores = {measure: 100 * float(values[valid].mean()) for measure, values in of_queries.items()}
+        values = {measure: np.where(valid, values, np.nan) for measure, values in of_queries.items()}
+        return cls(scores, len(first), int(valid.sum()), gallery, first, values)
+
+    def cmc(self) -> NDArray[np.float64]:
+        """Return the whole CMC curve, in per cent: element k - 1 is Rank-k, up to the rank of the hardest query."""
+        ranks = self.first[np.isfinite(self.first)].astype(np.int64)
+        return 100 * np.cumsum(np.bincount(ranks)[1:]) / len(ranks)
 
 
 @dataclass(frozen=True)
@@ -44,8 +68,8 @@ class ProtocolScores:
         trials: Scores of each trial.
         distance: ``cosine`` or ``euclidean``.
         embedding_size: Number of values of one embedding.
-        reranking: The arguments of k-reciprocal re-ranking, or None where there was none.
         gallery_hash: 12 hexadecimal digits over the gallery images of all trials.
+        reranking: The arguments of k-reciprocal re-ranking, or None where there was none.
     """
 
     protocol: Protocol
@@ -70,6 +94,11 @@ class ProtocolScores:
         return statistics.stdev(values) if len(values) > 1 else None
 
     @property
+    def scored(self) -> tuple[str, ...]:
+        """Names of the measures."""
+        return tuple(self.trials[0].scores)
+
+    @property
     def rank1(self) -> float:
         """Mean Rank-1 in per cent."""
         return self.mean("rank1")
@@ -91,13 +120,13 @@ class ProtocolScores:
             **self.protocol.labels,
             "removal": self.protocol.removal,
             "cmc": self.protocol.cmc,
-            "scores": {score: self.mean(score) for score in SCORES},
-            "deviation": {score: self.deviation(score) for score in SCORES} if len(self.trials) > 1 else None,
+            "scores": {score: self.mean(score) for score in self.scored},
+            "deviation": {score: self.deviation(score) for score in self.scored} if len(self.trials) > 1 else None,
             "trials": len(self.trials),
             "trial_scores": [trial.scores for trial in self.trials],
-            "queries": _counts(trial.queries for trial in self.trials),
-            "valid_queries": _counts(trial.valid_queries for trial in self.trials),
-            "gallery_images": _counts(trial.gallery_images for trial in self.trials),
+            "queries": _one_or_all(trial.queries for trial in self.trials),
+            "valid_queries": _one_or_all(trial.valid_queries for trial in self.trials),
+            "gallery_images": _one_or_all(trial.gallery_images for trial in self.trials),
             "embedding_size": self.embedding_size,
             "distance": self.distance,
             "reranking": self.reranking,
@@ -105,36 +134,7 @@ class ProtocolScores:
         }
 
 
-def trial_scores(scores: QueryScores, trial: int, gallery_images: int, name: str) -> TrialScores:
-    """Average one trial's scores over the queries that have a match.
-
-    Raises:
-        VIReIDError: Where no query has one; ``name`` is the protocol's.
-    """
-    first = scores.first[:, trial]
-    matched = first > 0
-    if not bool(matched.any()):
-        raise VIReIDError(
-            f"{name}: none of the {len(first)} queries has an image of its identity left in the gallery of "
-            f"{gallery_images} images (trial {trial + 1}); look at the identities and the removed "
-            "cameras."
-        )
-    percent = {f"rank{rank}": 100 * (first[matched] <= rank).double().mean().item() for rank in RANKS}
-    percent["mAP"] = 100 * scores.average_precision[matched, trial].mean().item()
-    percent["mINP"] = 100 * scores.inverse_negative_penalty[matched, trial].mean().item()
-    return TrialScores(percent, len(first), int(matched.sum()), gallery_images)
-
-
-def hash_gallery(names: Sequence[str], protocol: Protocol) -> str:
-    """Return 12 hexadecimal digits that change when any trial's gallery does, whatever its order."""
-    digest = hashlib.sha256()
-    for trial in protocol.trials:
-        digest.update("\n".join(sorted(names[position] for position in trial.gallery.tolist())).encode())
-        digest.update(b"\n\n")
-    return digest.hexdigest()[:12]
-
-
-def _counts(values: Any) -> int | list[int]:
+def _one_or_all(values: Iterable[int]) -> int | list[int]:
     """Return one number where all trials have the same, else the list."""
     listed = list(values)
     return listed[0] if len(set(listed)) == 1 else listed

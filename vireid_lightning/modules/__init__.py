@@ -1,9 +1,10 @@
 """The networks' parts that methods are built from."""
 
 from vireid_lightning.modules.backbone import Backbone, ModalityRows, PerModality
-from vireid_lightning.modules.encoder import Extractor
+from vireid_lightning.modules.encoder import Encoder, Encoding, encode
 from vireid_lightning.modules.gray_view import GrayView, draw_channels
 from vireid_lightning.modules.modality_alleviation import ModalityAlleviation
+from vireid_lightning.modules.modality_classifiers import ModalityClassifiers, mean_rate
 from vireid_lightning.modules.neck import BNNeck
 from vireid_lightning.modules.non_local import NonLocal, insert_non_local
 from vireid_lightning.modules.parts import (
@@ -28,11 +29,13 @@ from vireid_lightning.modules.stripes import (
 __all__ = [
     "BNNeck",
     "Backbone",
-    "Extractor",
+    "Encoder",
+    "Encoding",
     "GeM",
     "GlobalAveragePooling",
     "GrayView",
     "ModalityAlleviation",
+    "ModalityClassifiers",
     "ModalityRows",
     "NonLocal",
     "PartAwareParsing",
@@ -43,8 +46,10 @@ __all__ = [
     "PixelClassifiers",
     "draw_channels",
     "draw_orders",
+    "encode",
     "insert_non_local",
     "invert_order",
+    "mean_rate",
     "pool_stripes",
     "predicted_mask",
     "rectify_parts",

@@ -8,20 +8,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vireid_lightning.data.loading import IMAGENET_MEAN, IMAGENET_STD
+from vireid_lightning.types import IMAGENET_MEAN, IMAGENET_STD
 
-#: The channel that stands for an image where nothing is drawn: green, the nearest to its luminance.
+#: The channel that a view keeps where none is given: green is nearest to the luminance.
 GREEN = 1
 
 
 class GrayView(nn.Module):
-    """Turns normalised images into normalised gray ones, which keep one channel's pixel values.
+    """Turns normalised images into normalised gray ones that keep one channel's pixel values.
 
-    An infrared image, whose channels are equal, stays as it is. Where a translated, fake-infrared copy of the image
-    exists, the view is a mixture of it and the gray image (Wu et al., TCSVT 2024).
+    An infrared image, whose channels are equal, stays as it is. Where an image has a copy that was translated to
+    infrared, the view is a mixture of that copy and the gray image (Wu et al., TCSVT 2024).
 
     Args:
-        fake_share: Share of the fake-infrared copy in the view.
+        fake_share: Share of the translated copy in the view, from 0 to 1.
     """
 
     mean: Tensor
@@ -45,9 +45,9 @@ class GrayView(nn.Module):
 
         Args:
             images: (B, 3, H, W) float, normalised with the mean and standard deviation of ImageNet.
-            channel: (B,) int64 of 0 to 2, the channel that each view keeps; None: green.
-            fake_infrared: (B, 3, H, W), normalised likewise, or None.
-            erased: (B, H, W) bool, pixels that stay exactly 0, or None.
+            channel: (B,) int64 of 0 to 2, the channel that each view keeps; None keeps green.
+            fake_infrared: (B, 3, H, W), copies translated to infrared and normalised likewise, or None.
+            erased: (B, H, W) bool, erased pixels, which stay exactly 0, or None.
 
         Returns:
             (B, 3, H, W) in the images' dtype.
@@ -63,10 +63,13 @@ class GrayView(nn.Module):
 
 
 def draw_channels(count: int, seed: Sequence[int]) -> Tensor:
-    """Return (count,) int64 of 0 to 2 on the CPU, which follow from ``seed`` alone.
+    """Draw a channel for each image; the draws follow from ``seed`` alone.
 
     Args:
         count: Number of images.
-        seed: Integers from 0, such as (seed, epoch, rank, step).
+        seed: Integers of at least 0, such as (seed, epoch, rank, step).
+
+    Returns:
+        (count,) int64 of 0 to 2, on the CPU.
     """
     return torch.from_numpy(np.random.default_rng(list(seed)).integers(3, size=count))

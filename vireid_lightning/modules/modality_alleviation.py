@@ -1,4 +1,4 @@
-"""MPANet's modality alleviation module (MAM)."""
+"""Modality alleviation: a mixture of a map and its instance norm."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from vireid_lightning.precision import widen
 
 
 class ModalityAlleviation(nn.Module):
-    """Mixes a map with its instance norm, channel by channel (Wu et al., CVPR 2021).
+    """Mixes a map with its instance norm, channel by channel: the MAM of Wu et al., CVPR 2021.
 
-    m * x + (1 - m) * IN(x), with m = sigmoid(W2 relu(W1 gap(x))): instance norm takes away what is particular to a
-    modality's look, and m keeps the channels that tell identities apart. IN has no affine parameters and no running
-    statistics.
+    The output is m * x + (1 - m) * IN(x), with m = sigmoid(W2 relu(W1 gap(x))): instance norm removes what is
+    particular to a modality's look, and m keeps the channels that tell identities apart. IN has no affine parameters
+    and no running statistics.
 
     Args:
-        channels: Channels C of the map; W1 reduces them to C / ``reduction``.
-        reduction: The paper's is 16.
+        channels: Number of channels C of the map.
+        reduction: Factor by which W1 reduces the channels; 16 in the paper.
     """
 
     def __init__(self, channels: int, reduction: int = 16) -> None:
@@ -31,9 +31,9 @@ class ModalityAlleviation(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return a map of the shape and dtype of ``x`` (B, C, H, W)."""
+        """Return the mixture in the shape and dtype of the map ``x`` (B, C, H, W)."""
         variance, mean = torch.var_mean(widen(x), dim=(2, 3), correction=0, keepdim=True)
         kept = widen(self.attention(mean))
-        # m x + (1 - m)(x - mean) / std is linear in x: one pass over the map and no copy of its instance norm.
+        # m x + (1 - m)(x - mean) / std is linear in x: one pass over the map, and its instance norm is never stored.
         normalised = (1 - kept) * torch.rsqrt(variance + 1e-5)
         return (x * (kept + normalised) - normalised * mean).to(x.dtype)

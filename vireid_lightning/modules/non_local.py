@@ -1,4 +1,4 @@
-"""Non-local blocks, and where AGW puts them."""
+"""Non-local blocks, and their place behind the last blocks of a stage."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from torch import Tensor, nn
 class NonLocal(nn.Module):
     """Residual attention of every position on every other, without a softmax (Wang et al., CVPR 2018, eq. 6).
 
-    y = x + BN(W(theta phi^T g / positions)), with theta, phi, g and W 1x1 convolutions with biases. The normalisation's
-    scale and shift start at 0, so that a fresh block changes nothing. Without a softmax the products can be taken in
-    the order theta (phi^T g), which never holds a (positions, positions) matrix.
+    y = x + BN(W(theta phi^T g / positions)), where theta, phi, g and W are 1x1 convolutions with biases. The scale and
+    shift of the batch normalisation start at 0, so that a fresh block changes nothing. Without a softmax the products
+    can be taken in the order theta (phi^T g), which never holds a (positions, positions) matrix.
 
     Args:
-        channels: Channels of the map.
-        inner: Channels of theta, phi and g; 1 in AGW's released code.
+        channels: Number of channels of the map.
+        inner: Number of channels of theta, phi and g.
     """
 
     def __init__(self, channels: int, inner: int = 1) -> None:
@@ -31,26 +31,27 @@ class NonLocal(nn.Module):
         nn.init.zeros_(self.norm.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return a map of the shape of ``x``, (B, C, H, W)."""
+        """Return the attended map in the shape of ``x`` (B, C, H, W)."""
         theta, phi, g = (branch(x).flatten(2) for branch in (self.theta, self.phi, self.g))
         # Divided before the sum over positions, which could leave float16's range.
         gathered = torch.bmm(g, phi.transpose(1, 2) / x[0, 0].numel())
         attended = torch.bmm(gathered, theta).unflatten(2, x.shape[2:])
-        return x + self.norm(self.project(attended))
+        attention: Tensor = self.norm(self.project(attended))
+        return x + attention
 
 
 def insert_non_local(stage: nn.Sequential, channels: int, count: int, inner: int = 1) -> list[NonLocal]:
     """Put a non-local block behind each of the last ``count`` blocks of a stage, in place.
 
-    The blocks are the children of the innermost sequence at the stage's end; where there are fewer than ``count``,
-    each is followed by one, and a stage whose end is no sequence is followed as a whole. What was there keeps its
-    names in the state dict.
+    The blocks are the children of the innermost sequence at the stage's end. Where there are fewer than ``count``,
+    each gets one; where the stage does not end in a sequence, one follows the stage's last module. The modules of the
+    stage keep their names in the state dict.
 
     Args:
-        stage: One part of a :class:`~vireid_lightning.modules.Backbone`.
-        channels: Channels of the stage's map.
-        count: How many.
-        inner: Channels within a non-local block.
+        stage: A stage of a :class:`~vireid_lightning.modules.Backbone`.
+        channels: Number of channels of the stage's map.
+        count: Number of non-local blocks.
+        inner: Number of channels inside a non-local block.
 
     Returns:
         The inserted blocks, first to last.

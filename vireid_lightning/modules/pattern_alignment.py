@@ -1,4 +1,4 @@
-"""MPANet's pattern alignment module (PAM)."""
+"""Pattern alignment: a map pooled under several learnt masks."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from vireid_lightning.precision import widen
 
 
 class PatternAlignment(nn.Module):
-    """Pools a map under several learnt soft masks, which find patterns that both modalities show.
+    """Pools a map under several learnt soft masks: the PAM of Wu et al., CVPR 2021.
 
-    Masks M = sigmoid(conv1x1(F)); the embedding is [p_1, ..., p_L, gap(F)], p_l the mean over pixels of M_l * F
-    (Wu et al., CVPR 2021). The convolution's bias starts at 0.
+    The masks M = sigmoid(conv1x1(F)) find patterns that both modalities show. The embedding is [p_1, ..., p_L, gap(F)],
+    where p_l is the mean over pixels of M_l * F. The convolution's bias starts at 0.
 
     Args:
-        channels: Channels C of the map F.
-        parts: Number of masks L, the paper's being 6.
+        channels: Number of channels C of the map F.
+        parts: Number of masks L; 6 in the paper.
 
     Attributes:
         out_features: Length (L + 1) * C of the embedding.
@@ -25,16 +25,17 @@ class PatternAlignment(nn.Module):
     def __init__(self, channels: int, parts: int = 6) -> None:
         super().__init__()
         self.masks = nn.Conv2d(channels, parts, kernel_size=1)
+        assert self.masks.bias is not None
         nn.init.zeros_(self.masks.bias)
         self.out_features = (parts + 1) * channels
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the embeddings (B, (L + 1) * C) and the masks (B, L, H, W) of a map (B, C, H, W).
 
-        Both are float32 at least: metric losses act on them.
+        Both have at least the precision of float32, because metric losses act on them.
         """
         masks = torch.sigmoid(widen(self.masks(x)))
-        # The average pooling is the contraction with a mask of ones, so that one matrix product gives all vectors.
+        # Average pooling is a contraction with a mask of ones, so one matrix product gives all vectors.
         everywhere = torch.ones_like(masks[:, :1])
         weights = torch.cat([masks, everywhere], dim=1).flatten(2) / masks[0, 0].numel()
         with torch.autocast(x.device.type, enabled=False):

@@ -1,4 +1,4 @@
-"""Horizontal stripes of images and maps: shuffling and its inverse, pooling, and the two heads of MMGL."""
+"""Horizontal stripes of images and maps: shuffled and put back, pooled, and the heads that learn from them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from vireid_lightning.errors import VIReIDError
 
 
 def shuffle_stripes(images: Tensor, order: Tensor) -> Tensor:
-    """Rearrange the horizontal stripes of each image, on the device that holds them.
+    """Rearrange the horizontal stripes of each image, on the images' device.
 
     Args:
-        images: (B, C, H, W) of any type; d must divide H.
-        order: (B, d) int64, each row a permutation of 0 to d - 1: place i of the result shows stripe ``order[b, i]``.
+        images: (B, C, H, W) of any type; the number of stripes d must divide H.
+        order: (B, d) int64, each row a permutation of 0 to d - 1. Place i of result b shows stripe ``order[b, i]``.
 
     Returns:
         (B, C, H, W), channels last in memory. ``shuffle_stripes(result, invert_order(order))`` gives ``images`` back.
@@ -31,8 +31,8 @@ def shuffle_stripes(images: Tensor, order: Tensor) -> Tensor:
     """
     stripes = order.shape[1]
     require_stripes(images.shape[2], stripes)
-    # Channels last, as the backbone runs: a stripe is then one piece of memory, and copying is three times as fast.
-    pieces = images.permute(0, 2, 3, 1).unflatten(1, (stripes, -1))
+    # With channels last, as the backbone runs, a stripe is one piece of memory and copying is three times as fast.
+    pieces: Tensor = images.permute(0, 2, 3, 1).unflatten(1, (stripes, -1))
     shuffled = pieces[torch.arange(len(images), device=images.device).unsqueeze(1), order]
     return shuffled.flatten(1, 2).permute(0, 3, 1, 2)
 
@@ -43,29 +43,32 @@ def invert_order(order: Tensor) -> Tensor:
 
 
 def draw_orders(count: int, stripes: int, seed: Sequence[int]) -> Tensor:
-    """Return (count, stripes) int64 on the CPU: independent uniform permutations that follow from ``seed`` alone.
+    """Draw independent uniform permutations of the stripes; the draws follow from ``seed`` alone.
 
     Args:
         count: Number of orders.
-        stripes: Number of stripes.
-        seed: Integers from 0, such as (seed, epoch, rank, step); every other sequence gives other draws.
+        stripes: Number of stripes of an image.
+        seed: Integers of at least 0, such as (seed, epoch, rank, step); another sequence gives other draws.
+
+    Returns:
+        (count, stripes) int64, on the CPU.
     """
-    # The generator of torch takes one number; numpy's seed sequence mixes several without collisions of their sums.
+    # PyTorch's generator takes one number; NumPy's seed sequence makes one of several, where a sum would collide.
     mixed = int(np.random.SeedSequence(list(seed)).generate_state(1, np.uint64)[0] >> np.uint64(1))
     generator = torch.Generator().manual_seed(mixed)
     return torch.rand(count, stripes, dtype=torch.float64, generator=generator).argsort(1)
 
 
 def require_stripes(height: int, stripes: int, *, stride: int = 1) -> None:
-    """Check that an image's height, and that of its map, can be cut into equal stripes.
+    """Check that an image, and the map of a given stride, can be cut into equal stripes.
 
     Args:
         height: Height of the image in pixels.
         stripes: Number of stripes.
-        stride: Stride of the map whose rows are cut too, ``height / stride`` of them, rounded up. 1: there is none.
+        stride: Stride of the map, which has ``height / stride`` rows, rounded up; 1 checks the image alone.
 
     Raises:
-        VIReIDError: If it cannot; names the nearest heights that can.
+        VIReIDError: If the stripes do not divide the rows; names the nearest heights that fit.
     """
     rows = -(-height // stride)
     if height % stripes == 0 and rows % stripes == 0:
@@ -87,7 +90,7 @@ def pool_stripes(maps: Tensor, stripes: int) -> Tensor:
         stripes: Number of stripes.
 
     Returns:
-        (B, C, stripes), top first.
+        (B, C, stripes), the top stripe first.
 
     Raises:
         VIReIDError: If ``stripes`` does not divide H.
@@ -96,15 +99,18 @@ def pool_stripes(maps: Tensor, stripes: int) -> Tensor:
         raise VIReIDError(
             f"A map of {maps.shape[2]} rows cannot be cut into {stripes} equal stripes; give images of another height."
         )
-    return maps.unflatten(2, (stripes, -1)).mean((3, 4))
+    pieces: Tensor = maps.unflatten(2, (stripes, -1))
+    return pieces.mean((3, 4))
 
 
 class PermutationHead(nn.Module):
-    """Scores "place i shows stripe s" from a map: global average pooling and one linear layer (MMGL).
+    """Scores how well each stripe fits each place of a shuffled image (Wan et al., IEEE TIFS 2023).
+
+    Global average pooling and one linear layer give the scores of "place i shows stripe s".
 
     Args:
-        channels: Channels of the map.
-        stripes: d.
+        channels: Number of channels of the map.
+        stripes: Number of stripes d.
     """
 
     def __init__(self, channels: int, stripes: int) -> None:
@@ -114,15 +120,18 @@ class PermutationHead(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         """Return the scores (B, d, d) of maps (B, C, H, W)."""
-        return self.linear(maps.mean((2, 3))).unflatten(1, (self.stripes, self.stripes))
+        scores: Tensor = self.linear(maps.mean((2, 3))).unflatten(1, (self.stripes, self.stripes))
+        return scores
 
 
 class PartHead(nn.Module):
-    """Part features from a map: average pooling of each stripe, a 1x1 convolution, L2 normalisation (MMGL).
+    """Turns a map into one feature for each stripe (Wan et al., IEEE TIFS 2023).
+
+    Each stripe is averaged, projected by a 1x1 convolution and L2-normalised.
 
     Args:
-        channels: Channels of the map.
-        stripes: d.
+        channels: Number of channels of the map.
+        stripes: Number of stripes d.
         dimension: Length of a part feature.
     """
 

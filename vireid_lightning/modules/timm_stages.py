@@ -9,7 +9,8 @@ from typing import Any
 
 import timm
 import torch
-from timm.layers import BlurPool2d, Conv2dSame
+from timm.layers.blur_pool import BlurPool2d
+from timm.layers.conv2d_same import Conv2dSame
 from timm.models import FeatureDictNet, load_state_dict
 from torch import Tensor, nn
 
@@ -17,33 +18,36 @@ from vireid_lightning.errors import VIReIDError, did_you_mean
 
 STAGE_STRIDES = [4, 8, 16, 32]
 
-# Sides that are no power of two times 32, so that a kernel which only keeps even sizes is found out.
+# The maps of stages 3 and 4, 6 x 5 and 3 x 3, have odd sides, so that a kernel that keeps only even sizes is found out.
 _PROBE = (1, 3, 96, 80)
 
 
 def build_stages(
     name: str, *, pretrained: bool, weights: str | None, last_stride: int
 ) -> tuple[list[nn.Sequential], list[int]]:
-    """Return the stem (its max-pooling included) and the four stages of a timm CNN, and the channels of their maps.
+    """Build the stem, with its max-pooling, and the four stages of a timm CNN.
 
-    The parts keep timm's names for what they hold, so ``stages[1]`` of a ResNet has the parameters ``layer1.0...``.
+    The parts keep timm's names of their modules: ``stages[1]`` of a ResNet has the parameters ``layer1.0...``.
 
     Args:
         name: A timm model name, with or without a tag of pretrained weights.
-        pretrained: Load weights: those of ``weights``, or of the name's tag where that is None.
-        weights: Local file with a timm state dict.
-        last_stride: Stride of the last stage, 1 or 2. With 1 its strided convolutions and pools get stride 1; nothing
-            is dilated.
+        pretrained: Load pretrained weights, from ``weights`` or, where that is None, those of the name's tag.
+        weights: Local file with a timm state dict of the model.
+        last_stride: Stride of the last stage, 1 or 2. With 1, its convolutions and poolings of stride 2 get stride 1,
+            and nothing is dilated.
+
+    Returns:
+        The stem and the four stages, and the number of channels of each one's map.
 
     Raises:
-        VIReIDError: If there is no such model, it has no maps at strides 4, 8, 16 and 32, its last stride cannot be
-            removed, or the weights cannot be loaded.
+        VIReIDError: If timm has no such model, the model has no maps at strides 4, 8, 16 and 32, its last stride
+            cannot be removed, or the weights cannot be loaded.
     """
     if last_stride not in (1, 2):
         raise VIReIDError(f"last_stride is {last_stride}; give 1 (as the papers do) or 2 (as trained on ImageNet).")
     if pretrained and weights is not None and not Path(weights).expanduser().is_file():
         raise VIReIDError(f"There is no weights file at {weights}; give the path of a state dict of '{name}'.")
-    # The structure is judged before any weights are read or downloaded.
+    # The structure is checked before any weights are read or downloaded.
     stages, channels = _assemble(_create(name), name, last_stride)
     if pretrained:
         stages, channels = _assemble(_create_pretrained(name, weights), name, last_stride)
@@ -58,16 +62,16 @@ def _assemble(network: nn.Module, name: str, last_stride: int) -> tuple[list[nn.
 
 
 def _create(name: str, **arguments: Any) -> nn.Module:
-    """Return timm's network up to its last stage, as an ordered dictionary of its children where timm can."""
+    """Create timm's network up to its last stage, as an ordered dictionary of its children where timm can."""
     if ":" not in name and not timm.is_model(name):
         raise VIReIDError(
             f"timm has no model named '{name}'.{did_you_mean(name.split('.')[0], timm.list_models())} "
             "`python -c 'import timm; print(timm.list_models())'` lists all names."
         )
     try:
-        network = timm.create_model(name, features_only=True, **arguments)
+        network: nn.Module = timm.create_model(name, features_only=True, **arguments)
         if not isinstance(network, FeatureDictNet):
-            # MobileNets and EfficientNets come as a class of their own unless asked for a list.
+            # MobileNets and EfficientNets come as a class of their own unless a list is asked for.
             flat = {"feature_cls": "list", "flatten_sequential": True}
             network = timm.create_model(name, features_only=True, feature_cfg=flat, **arguments)
     except (RuntimeError, TypeError, AssertionError, AttributeError, ValueError) as error:
@@ -81,7 +85,7 @@ def _create(name: str, **arguments: Any) -> nn.Module:
 
 
 def _create_pretrained(name: str, weights: str | None) -> nn.Module:
-    """Return the network with the weights of a local file, or with those that timm downloads or has in its cache."""
+    """Create the network with the weights of a local file, or with those that timm downloads or has in its cache."""
     if weights is None:
         try:
             return _create(name, pretrained=True)
@@ -92,7 +96,7 @@ def _create_pretrained(name: str, weights: str | None) -> nn.Module:
             ) from error
     path = str(Path(weights).expanduser())
     try:
-        # A format of the name's own tag (custom_load) says nothing about the file.
+        # custom_load tells the format of the tag's own weights, not of this file.
         network = _create(name, pretrained=True, pretrained_cfg_overlay={"file": path, "custom_load": False})
         found = load_state_dict(path)
     except Exception as error:
@@ -110,9 +114,9 @@ def _create_pretrained(name: str, weights: str | None) -> nn.Module:
 
 
 def _not_found(network: nn.Module, found: dict[str, Tensor]) -> list[str]:
-    """Return the names of the weight tensors that are no tensor of a file.
+    """Return the names of the network's weights that are not in a file's state dict.
 
-    timm renames what it reads and passes over what is missing, so the values are compared, not the names.
+    timm renames what it reads and skips what is missing, so values are compared, not names.
     """
     by_size: dict[int, list[Tensor]] = defaultdict(list)
     for value in found.values():
@@ -123,7 +127,7 @@ def _not_found(network: nn.Module, found: dict[str, Tensor]) -> list[str]:
 
 
 def _cut(network: nn.Module, name: str) -> list[nn.Sequential]:
-    """Cut the network's children behind the modules whose maps timm returns at strides 4, 8, 16 and 32."""
+    """Cut the network behind the modules whose maps timm returns at strides 4, 8, 16 and 32."""
     if not isinstance(network, FeatureDictNet) or network.feature_info.reduction()[-4:] != STAGE_STRIDES:
         raise VIReIDError(_not_four_stages(name))
     children = list(network.items())
@@ -133,7 +137,7 @@ def _cut(network: nn.Module, name: str) -> list[nn.Sequential]:
         while stem_end < ends[1] - 1 and _is_pooling(children[stem_end][1]):
             stem_end += 1
     else:
-        # Nothing is returned before the first stage: the stem is all that comes before the module which ends it.
+        # timm returns no map before the first stage, so the stem is all that comes before that stage's last module.
         stem_end = ends[0] - 1
     bounds = [0, stem_end, *ends[-4:]]
     return [nn.Sequential(OrderedDict(children[start:end])) for start, end in itertools.pairwise(bounds)]
@@ -145,7 +149,7 @@ def _is_pooling(module: nn.Module) -> bool:
 
 
 def _remove_stride(stage: nn.Module) -> None:
-    """Give every strided convolution and pooling of a stage the stride 1, with maps that keep their size."""
+    """Give every strided convolution and pooling of a stage the stride 1, so that its maps keep their size."""
     for name, module in list(stage.named_modules()):
         replacement = _without_stride(module)
         if replacement is not module:
@@ -155,21 +159,21 @@ def _remove_stride(stage: nn.Module) -> None:
 
 def _without_stride(module: nn.Module) -> nn.Module:
     if isinstance(module, BlurPool2d):
-        return nn.Identity()  # anti-aliasing serves only the stride
+        return nn.Identity()  # its blur only prepares the stride
     if isinstance(module, nn.AvgPool2d | nn.MaxPool2d) and module.stride not in (1, (1, 1)):
         kernel = module.kernel_size if isinstance(module.kernel_size, int) else module.kernel_size[0]
         if kernel % 2 == 0:
-            return nn.Identity()  # such a pool only halves; timm, too, builds none where the stride is 1
+            return nn.Identity()  # such a pooling only halves the map; timm, too, builds none where the stride is 1
         module.stride = 1
     if isinstance(module, nn.Conv2d) and module.stride != (1, 1):
         module.stride = (1, 1)
         if module.kernel_size[0] % 2 == 0 and type(module) is nn.Conv2d:
-            # No symmetric padding keeps the size under an even kernel: one more row and column below and right.
+            # No symmetric padding keeps the size under an even kernel, so a row and a column are added at the end.
             same = Conv2dSame(
                 module.in_channels,
                 module.out_channels,
-                module.kernel_size,
-                dilation=module.dilation,
+                (module.kernel_size[0], module.kernel_size[1]),
+                dilation=(module.dilation[0], module.dilation[1]),
                 groups=module.groups,
                 bias=module.bias is not None,
             )
@@ -180,10 +184,10 @@ def _without_stride(module: nn.Module) -> nn.Module:
 
 @torch.no_grad()
 def _check_maps(stages: list[nn.Sequential], name: str, last_stride: int) -> list[int]:
-    """Run a small image through the stages, check the maps' sizes, and return their channels.
+    """Run a small image through the stages, check the maps' sizes, and return their numbers of channels.
 
-    A stage that begins with an in-place activation would overwrite the map before it; such activations are made
-    ordinary ones.
+    A stage that begins with an in-place activation would overwrite the map of the stage before, so the network's
+    activations are then made ordinary ones.
     """
     training = [stage.training for stage in stages]
     x, maps, versions = torch.zeros(_PROBE), [], []
@@ -201,7 +205,7 @@ def _check_maps(stages: list[nn.Sequential], name: str, last_stride: int) -> lis
     if [part._version for part in maps] != versions:
         for module in nn.ModuleList(stages).modules():
             if getattr(module, "inplace", False):
-                module.inplace = False
+                module.inplace = False  # type: ignore[assignment]  # torch types every attribute as Tensor | Module
     expected = [tuple(-(-side // stride) for side in _PROBE[2:]) for stride in STAGE_STRIDES]
     sizes = [tuple(part.shape[2:]) for part in maps[1:]]
     if sizes[:3] != expected[:3]:

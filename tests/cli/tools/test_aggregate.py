@@ -5,14 +5,14 @@ import statistics
 
 import pytest
 
+from vireid_lightning.cli import vireid
 from vireid_lightning.cli.tools.aggregate import aggregate_files
-from vireid_lightning.cli.vireid import main
 from vireid_lightning.errors import VIReIDError
-from vireid_lightning.metrics.scores import SCORES
+from vireid_lightning.metrics.measures import MEASURES
 
 
 def content(trial=1, mAP=50.0, **changes):
-    scores = dict.fromkeys(SCORES, 80.0) | {"mAP": mAP}
+    scores = dict.fromkeys(MEASURES, 80.0) | {"mAP": mAP}
     rows = [
         {
             "protocol": name,
@@ -48,7 +48,7 @@ def write(tmp_path):
 def test_mean_and_deviation_over_trials(write, tmp_path, capsys):
     values = [50.0, 60.0, 61.0]
     paths = write(*(content(trial, value) for trial, value in zip((3, 1, 2), values)))
-    main(["aggregate", *paths, "--output", str(tmp_path / "mean.json")])
+    vireid(["aggregate", *paths, "--output", str(tmp_path / "mean.json")])
     printed = capsys.readouterr().out
     mean, deviation = statistics.fmean(values), statistics.stdev(values)
     for text in ("RegDB: MPANet, n = 3 (trials 1, 2, 3)", f"{mean:.2f}", f"±{deviation:.2f}", "visible-to-infrared"):
@@ -122,8 +122,8 @@ def test_does_not_overwrite_unless_told_to(write, tmp_path, capsys):
     output = tmp_path / "mean.json"
     output.write_text("mine")
     with pytest.raises(SystemExit, match="2"):
-        main(["aggregate", *write(content()), "--output", str(output)])
+        vireid(["aggregate", *write(content()), "--output", str(output)])
     assert "--overwrite" in capsys.readouterr().err
     assert output.read_text() == "mine"
-    main(["aggregate", *write(content()), "--output", str(output), "--overwrite"])
+    vireid(["aggregate", *write(content()), "--output", str(output), "--overwrite"])
     assert json.loads(output.read_text())["n"] == 1

@@ -7,7 +7,8 @@ import json
 import pytest
 from layout_files import edit, write, write_plan
 
-from vireid_lightning.cli.vireid import main
+from vireid_lightning.cli import vireid
+from vireid_lightning.data import LLCM, SYSUMM01, Market1501, PublishedSplit
 from vireid_lightning.data.synthetic.layouts import (
     plan_llcm,
     plan_manifest,
@@ -36,7 +37,7 @@ def check(capsys):
 
     def run(*arguments: object) -> tuple[int, str, str]:
         try:
-            main(["check-dataset", *map(str, arguments)])
+            vireid(["check-dataset", *map(str, arguments)])
             code = 0
         except SystemExit as end:
             code = end.code
@@ -59,6 +60,7 @@ def problems(report: dict) -> str:
     return " | ".join(fault["problem"] for fault in report["faults"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 @pytest.mark.parametrize("deep", [False, True])
 def test_a_whole_stand_in_has_no_faults(tmp_path, report, name, deep):
@@ -87,6 +89,7 @@ def test_the_table_and_the_exit_code(tmp_path, check):
     assert "To do:" in output
 
 
+@pytest.mark.slow
 def test_the_published_counts_are_those_of_the_real_index_files(tmp_path, shared_data, report):
     """RegDB's real structure has the published identities, so each count is held against the published one."""
     root = write_plan(plan_regdb_like(shared_data / "regdb" / "idx"), tmp_path)
@@ -98,11 +101,8 @@ def test_the_published_counts_are_those_of_the_real_index_files(tmp_path, shared
 def test_every_sysu_mm01_count_has_its_published_number(shared_data):
     from collections import Counter
 
-    from vireid_lightning.data import SYSUMM01
-    from vireid_lightning.data.datasets.published import PUBLISHED
-
     dataset = SYSUMM01(shared_data / "sysu_mm01", train="train", validation="val")
-    for split, published in PUBLISHED["SYSU-MM01"].items():
+    for split, published in SYSUMM01.published.items():
         listed = dataset.listed(split)
         assert Counter((sample.modality, sample.camera) for sample in listed) == published.images
         assert len({sample.identity for sample in listed}) == published.identities
@@ -110,13 +110,11 @@ def test_every_sysu_mm01_count_has_its_published_number(shared_data):
 
 def test_an_image_fewer_than_published_is_a_fault(tmp_path, report, monkeypatch):
     """A folder with the published identities is the real dataset; no index file lists LLCM's test images."""
-    from vireid_lightning.data.datasets import published
-
     sizes = {
-        "train": published.PublishedSplit(2, {(0, None): 18, (1, None): 16}),
-        "test": published.PublishedSplit(2, {(0, None): 18, (1, None): 16}),
+        "train": PublishedSplit(2, {(0, None): 18, (1, None): 16}),
+        "test": PublishedSplit(2, {(0, None): 18, (1, None): 16}),
     }
-    monkeypatch.setitem(published.PUBLISHED, "LLCM", sizes)
+    monkeypatch.setattr(LLCM, "published", sizes)
     root = write_plan(SMALL["LLCM"], tmp_path)
     assert report("LLCM", root)[0] == 0
     next((root / "test_nir/cam2/0003").iterdir()).unlink()
@@ -126,18 +124,16 @@ def test_an_image_fewer_than_published_is_a_fault(tmp_path, report, monkeypatch)
 
 
 def test_a_lost_identity_is_a_fault_where_file_names_alone_tell_them(tmp_path, report, monkeypatch):
-    from vireid_lightning.data.datasets import published
-
     root = write_plan(SMALL["Market1501"], tmp_path)
     _, found = report("Market1501", root)
     sizes = {
-        split: published.PublishedSplit(
+        split: PublishedSplit(
             next(row["found"] for row in found["counts"] if (row["split"], row["what"]) == (split, "identities")),
             {(0, None): sum(r["found"] for r in found["counts"] if (r["split"], r["what"]) == (split, "visible"))},
         )
         for split in ("train", "test")
     }
-    monkeypatch.setitem(published.PUBLISHED, "Market-1501", sizes)
+    monkeypatch.setattr(Market1501, "published", sizes)
     assert report("Market1501", root)[0] == 0
     lost = min(path.name[:4] for path in (root / "bounding_box_train").iterdir())
     for path in (root / "bounding_box_train").glob(f"{lost}_*"):

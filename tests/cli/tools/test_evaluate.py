@@ -11,7 +11,7 @@ import torch
 from references.sysu_mm01 import random_embeddings
 from references.sysu_mm01 import test_images as list_test_images
 
-from vireid_lightning.cli.vireid import main
+from vireid_lightning.cli import vireid
 from vireid_lightning.data import SYSUMM01
 from vireid_lightning.errors import VIReIDError
 from vireid_lightning.files import atomic_write
@@ -46,9 +46,10 @@ def embeddings(arrays, tmp_path):
 
 
 def call(path, root, *more):
-    main(["evaluate", str(path), "--dataset", "SYSUMM01", "--root", str(root), *map(str, more)])
+    vireid(["evaluate", str(path), "--dataset", "SYSUMM01", "--root", str(root), *map(str, more)])
 
 
+@pytest.mark.slow
 def test_scores_the_whole_table_of_the_real_protocol_files(embeddings, root, arrays, tmp_path, capsys):
     call(embeddings, root, "--output", tmp_path / "results.json")
     printed = capsys.readouterr().out
@@ -69,6 +70,7 @@ def test_scores_the_whole_table_of_the_real_protocol_files(embeddings, root, arr
     assert rows["indoor/single/official"]["gallery_images"] == 112
 
 
+@pytest.mark.slow
 def test_python_gives_the_same_as_the_command_line(embeddings, root, tmp_path):
     call(embeddings, root, "--metric", "euclidean", "--output", tmp_path / "results.json")
     table = evaluate_file(embeddings, SYSUMM01(root), distance="euclidean")
@@ -189,9 +191,8 @@ def test_arrays_without_a_suffix_are_read(tmp_path):
 
 
 def test_re_ranking_a_large_gallery_is_refused_before_any_scoring(monkeypatch):
-    monkeypatch.setattr("vireid_lightning.metrics.scoring.LARGEST_GALLERY", 2)
-    monkeypatch.setattr("vireid_lightning.metrics.scoring._score_group", None)
-    monkeypatch.setattr("vireid_lightning.metrics.scoring.StreamingScorer", None)
+    monkeypatch.setattr("vireid_lightning.metrics.engine.WIDEST_CHUNK", 2)
+    monkeypatch.setattr("vireid_lightning.metrics.scoring._score_together", None)
     with pytest.raises(VIReIDError, match="re-ranking takes galleries of up to 2 images, and this one has 3"):
         evaluate((torch.eye(3), [1, 2, 3]), (torch.eye(3), [1, 2, 3]), rerank=True)
 
@@ -262,7 +263,7 @@ def test_a_manifest_of_the_other_direction_alone(tmp_path, capsys):
     np.savez(tmp_path / "e.npz", embedding=np.eye(3)[[0, 0, 1]], **labels)
     words = ["evaluate", str(tmp_path / "e.npz"), "--dataset", "Manifest", "--root", str(tmp_path / "m.csv")]
     with pytest.raises(SystemExit):
-        main(words)
+        vireid(words)
     assert "set direction='visible-to-infrared'" in capsys.readouterr().err
-    main([*words, "--direction", "visible-to-infrared"])
+    vireid([*words, "--direction", "visible-to-infrared"])
     assert "100.00" in capsys.readouterr().out

@@ -11,7 +11,7 @@ from layout_files import write
 from references import tables
 from references.ranking import score_queries
 
-from vireid_lightning.cli.vireid import main
+from vireid_lightning.cli import vireid
 from vireid_lightning.data.synthetic.layouts import plan_sysu_mm02
 
 SIZE = 16
@@ -68,6 +68,7 @@ def manifest(tmp_path):
     return ["Manifest", path], (images, rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("benchmark", ["sysu_mm01", "regdb", "llcm", "sysu_mm02", "manifest"])
 def test_every_row_equals_the_slow_loop(benchmark, request, tmp_path, capsys):
     (dataset, root, *options), (images, rows) = request.getfixturevalue(benchmark)
@@ -76,7 +77,7 @@ def test_every_row_equals_the_slow_loop(benchmark, request, tmp_path, capsys):
     arrays = {"embedding": embedding, "identity": identity, "camera": camera, "modality": modality}
     np.savez(tmp_path / "embeddings.npz", **arrays, path=np.array([image[0] for image in images]))
     options = [*map(str, options), "--metric", "euclidean", "--output", str(tmp_path / "results.json")]
-    main(["evaluate", str(tmp_path / "embeddings.npz"), "--dataset", dataset, "--root", str(root), *options])
+    vireid(["evaluate", str(tmp_path / "embeddings.npz"), "--dataset", dataset, "--root", str(root), *options])
     assert "Results" in capsys.readouterr().out
     found = {row["protocol"]: row for row in json.loads((tmp_path / "results.json").read_text())["results"]}
     assert set(found) == set(rows)

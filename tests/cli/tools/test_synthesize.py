@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from vireid_lightning.cli import vireid
 from vireid_lightning.cli.tools.synthesize import COUNTS
-from vireid_lightning.cli.vireid import main
 from vireid_lightning.data import LLCM, MSMT17, SYSUMM01, SYSUMM02, Manifest, Market1501, RegDB
 
 READERS = {
@@ -19,12 +19,13 @@ READERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", sorted(COUNTS))
 def test_every_layout_is_drawn_and_read(layout, tmp_path, capsys):
     root = tmp_path / layout
     counts = {"identities": "4", "val_identities": "1", "test_identities": "2", "images": "2"}
     words = [word for option in COUNTS[layout] for word in (f"--{option.replace('_', '-')}", counts[option])]
-    main(["synthesize", str(root), "--layout", layout, *words, "--size", "32x16", "--workers", "1"])
+    vireid(["synthesize", str(root), "--layout", layout, *words, "--size", "32x16", "--workers", "1"])
     assert f"in the {layout} layout" in capsys.readouterr().out
     dataset = READERS[layout](root)
     samples = dataset.samples("train")
@@ -47,7 +48,7 @@ def test_every_layout_is_drawn_and_read(layout, tmp_path, capsys):
 )
 def test_bad_input_is_one_sentence_and_writes_nothing(words, says, tmp_path, capsys):
     with pytest.raises(SystemExit) as exit_:
-        main(["synthesize", str(tmp_path / "root"), *words])
+        vireid(["synthesize", str(tmp_path / "root"), *words])
     assert exit_.value.code == 2
     assert says in capsys.readouterr().err
     assert not (tmp_path / "root").exists()
@@ -56,6 +57,6 @@ def test_bad_input_is_one_sentence_and_writes_nothing(words, says, tmp_path, cap
 def test_a_folder_of_another_kind_is_refused(tmp_path, capsys):
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(SystemExit) as exit_:
-        main(["synthesize", str(tmp_path)])
+        vireid(["synthesize", str(tmp_path)])
     assert exit_.value.code == 2
     assert "choose another folder or delete it" in capsys.readouterr().err

@@ -9,11 +9,10 @@ from pathlib import Path
 import pytest
 from layout_files import write_plan
 
-from vireid_lightning.cli import lightning as cli
-from vireid_lightning.cli.tools.trials import finished, fit_command, parse_trials
+from vireid_lightning.cli import lightning, vireid
+from vireid_lightning.cli.tools.trials import build_fit_command, find_results, parse_trials
 from vireid_lightning.data.synthetic import layouts
 from vireid_lightning.errors import VIReIDError
-from vireid_lightning.cli import vireid as tools
 
 CONFIG = Path(__file__).resolve().parents[3] / "experiments" / "baseline_regdb.yaml"
 
@@ -32,12 +31,12 @@ def test_trial_numbers_that_make_no_sense(text):
 
 
 def test_a_stopped_trial_goes_on_from_its_newest_checkpoint(tmp_path):
-    assert "--ckpt_path" not in fit_command([str(CONFIG)], 1, tmp_path, [])
+    assert "--ckpt_path" not in build_fit_command([str(CONFIG)], 1, tmp_path, [])
     for version in (0, 1):
         path = tmp_path / f"version_{version}" / "checkpoints" / "last.ckpt"
         path.parent.mkdir(parents=True)
         path.touch()
-    command = fit_command([str(CONFIG)], 1, tmp_path, ["--trainer.max_epochs", "3"])
+    command = build_fit_command([str(CONFIG)], 1, tmp_path, ["--trainer.max_epochs", "3"])
     assert command[command.index("--ckpt_path") + 1] == str(path)
     assert command[-3:] == ["--trainer.max_epochs", "3", "--test_after_fit=true"]
 
@@ -51,10 +50,10 @@ def test_only_a_test_of_the_last_weights_on_the_trial_itself_finishes_it(tmp_pat
         (folder / f"results_{number}.json").write_text(json.dumps({**right, **changes}))
     (folder / "results_cut.json").write_text("{")
     (folder / "results_list.json").write_text("[]")
-    assert finished(tmp_path, 3) is None
+    assert find_results(tmp_path, 3) is None
     (folder / "results_4.json").write_text(json.dumps(right))
     (folder / "results.json").write_text(json.dumps({**right, "checkpoint_kind": "best"}))
-    assert finished(tmp_path, 3) == folder / "results_4.json"
+    assert find_results(tmp_path, 3) == folder / "results_4.json"
 
 
 @pytest.fixture(scope="module")
@@ -83,64 +82,69 @@ def tiny(root) -> list[str]:
 @pytest.fixture(scope="module")
 def done(tiny, tmp_path_factory) -> Path:
     output = tmp_path_factory.mktemp("trials")
-    tools.main(["trials", "--config", str(CONFIG), "--trials", "1-2", "--output", str(output), "--", *tiny])
+    vireid(["trials", "--config", str(CONFIG), "--trials", "1-2", "--output", str(output), "--", *tiny])
     return output
 
 
+@pytest.mark.slow
 def test_each_trial_is_trained_and_scored_once(done, tiny, capfd):
     for trial in (1, 2):
         results = json.loads((done / f"trial_{trial}/version_0/checkpoints/results.json").read_text(encoding="utf-8"))
         assert results["dataset_trial"] == results["trained_on_trial"] == trial
         assert {row["direction"] for row in results["results"]} == {"visible-to-infrared", "infrared-to-visible"}
-    tools.main(["trials", "--config", str(CONFIG), "--trials", "1-2", "--output", str(done), "--", *tiny])
+    vireid(["trials", "--config", str(CONFIG), "--trials", "1-2", "--output", str(done), "--", *tiny])
     assert capfd.readouterr().out.count("finished before") == 2
     assert not list(done.glob("trial_*/version_1"))
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_not_scored_on_another_trial(done, tiny, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = done / "trial_1/version_0/checkpoints/last.ckpt"
     arguments = ["test", "--config", str(CONFIG), *tiny, "--data.dataset.init_args.trial=2", f"--ckpt_path={path}"]
     with pytest.raises(SystemExit) as stop:
-        cli.main(arguments)
+        lightning(arguments)
     assert stop.value.code == 2
     assert "was trained on trial 1 of RegDB" in capsys.readouterr().err
     before = (path.parent / "results.json").read_bytes()
-    cli.main([*arguments, "--allow-trial-mismatch"])
+    lightning([*arguments, "--allow-trial-mismatch"])
     assert (path.parent / "results.json").read_bytes() == before
     marked = json.loads((path.parent / "results_trial_mismatch.json").read_text(encoding="utf-8"))
     assert marked["trial_mismatch"] is True
     assert (marked["trained_on_trial"], marked["dataset_trial"]) == (1, 2)
 
 
+@pytest.mark.slow
 def test_saved_embeddings_know_the_trial_of_their_weights(done, tiny, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = done / "trial_1/version_0/checkpoints/last.ckpt"
     arguments = ["predict", "--config", str(CONFIG), *tiny, "--data.dataset.init_args.trial=2", f"--ckpt_path={path}"]
-    cli.main([*arguments, "--allow-trial-mismatch"])
+    lightning([*arguments, "--allow-trial-mismatch"])
     (file,) = tmp_path.glob("runs/**/embeddings.npz")
     root = next(word.split("=")[1] for word in tiny if word.startswith("--data.dataset.init_args.root"))
     score = ["evaluate", str(file), "--dataset", "RegDB", "--root", root, "--trial", "2", "--output", "results.json"]
     with pytest.raises(SystemExit) as stop:
-        tools.main(score)
+        vireid(score)
     assert stop.value.code == 2
     assert "weights that were trained on trial 1 of RegDB, but the data is trial 2" in capsys.readouterr().err
-    tools.main([*score, "--allow-trial-mismatch"])
+    vireid([*score, "--allow-trial-mismatch"])
     assert "RegDB, trial 2 BUT TRAINED ON TRIAL 1: Baseline" in capsys.readouterr().out
     marked = json.loads(Path("results.json").read_text(encoding="utf-8"))
     assert (marked["trial_mismatch"], marked["trained_on_trial"], marked["checkpoint_kind"]) == (True, 1, "last")
     assert (marked["method"], marked["checkpoint"]) == ("Baseline", str(path))
 
 
+@pytest.mark.slow
 def test_a_run_is_not_resumed_on_another_trial(done, tiny, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = done / "trial_1/version_0/checkpoints/last.ckpt"
     arguments = ["fit", "--config", str(CONFIG), *tiny, "--data.dataset.init_args.trial=2", f"--ckpt_path={path}"]
     with pytest.raises(SystemExit):
-        cli.main(arguments)
+        lightning(arguments)
     assert "was trained on trial 1 of RegDB" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_trial_stopped_between_training_and_its_test_is_scored(done, tiny, tmp_path, monkeypatch):
     """What is left after a kill during the test of the best weights: checkpoints, and perhaps that test's results."""
     monkeypatch.chdir(tmp_path)
@@ -150,7 +154,7 @@ def test_a_trial_stopped_between_training_and_its_test_is_scored(done, tiny, tmp
     for path in folder.glob("results*.json"):
         path.unlink()
     (folder / "results.json").write_text(json.dumps({"stage": "test", "checkpoint_kind": "best", "dataset_trial": 1}))
-    tools.main(
+    vireid(
         [
             "trials",
             "--config",
@@ -164,8 +168,8 @@ def test_a_trial_stopped_between_training_and_its_test_is_scored(done, tiny, tmp
             "--test_after_fit=false",
         ]
     )
-    path = finished(output / "trial_1", 1)
-    first = finished(done / "trial_1", 1)
+    path = find_results(output / "trial_1", 1)
+    first = find_results(done / "trial_1", 1)
     assert path.is_relative_to(output)
     assert [json.loads(each.read_text(encoding="utf-8"))["results"] for each in (path, first)] == [
         json.loads(first.read_text(encoding="utf-8"))["results"]
@@ -175,7 +179,7 @@ def test_a_trial_stopped_between_training_and_its_test_is_scored(done, tiny, tmp
 def test_loggers_of_overlays_stay(tmp_path):
     overlay = tmp_path / "overlay.yaml"
     overlay.write_text("trainer:\n  logger+:\n    - class_path: TensorBoardLogger\n")
-    command = fit_command([str(CONFIG), str(overlay)], 3, tmp_path / "trial_3", [])
+    command = build_fit_command([str(CONFIG), str(overlay)], 3, tmp_path / "trial_3", [])
     (ours,) = (number for number, word in enumerate(command) if word.startswith("--trainer.logger="))
     assert command.index(str(CONFIG)) < ours < command.index(str(overlay))
     assert json.loads(command[ours].partition("=")[2])[0]["init_args"]["name"] == "trial_3"
@@ -195,17 +199,18 @@ def test_configs_that_have_no_trials_are_refused_before_training(tmp_path, capsy
     if content is not None:
         (tmp_path / "bad.yaml").write_text(content)
     with pytest.raises(SystemExit) as stop:
-        tools.main(["trials", "--config", str(tmp_path / "bad.yaml"), "--output", str(tmp_path)])
+        vireid(["trials", "--config", str(tmp_path / "bad.yaml"), "--output", str(tmp_path)])
     assert stop.value.code == 2
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_trial_that_fails_is_named(tmp_path, capsys):
     nowhere = f"--data.dataset.init_args.root={tmp_path / 'nowhere'}"
     arguments = ["trials", "--config", str(CONFIG), "--trials", "4", "--output", str(tmp_path), "--", nowhere]
     with pytest.raises(SystemExit) as stop:
-        tools.main(arguments)
+        vireid(arguments)
     assert stop.value.code == 2
     assert "Trial 4 ended with exit code 2" in capsys.readouterr().err

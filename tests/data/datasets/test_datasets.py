@@ -142,7 +142,7 @@ class CrossModalityContract(DatasetContract):
                     gallery = [samples[position] for position in trial.gallery]
                     (modality,) = {sample.modality for sample in queries}
                     assert {sample.modality for sample in gallery} == {1 - modality}
-                    assert all(has_right_image(query, gallery, protocol.removal) for query in queries)
+                    assert all(has_true_match(query, gallery, protocol.removal) for query in queries)
 
     def test_protocols_do_not_depend_on_the_order_of_the_samples(self, dataset):
         samples = dataset.samples("test")
@@ -180,7 +180,7 @@ class CrossModalityContract(DatasetContract):
             dataset.protocols(samples)
 
 
-def has_right_image(query: Sample, gallery: list[Sample], removal: str) -> bool:
+def has_true_match(query: Sample, gallery: list[Sample], removal: str) -> bool:
     """Say the removal rules again, in the plainest way."""
     for image in gallery:
         if image.identity != query.identity:
@@ -275,15 +275,15 @@ class TestManifest(CrossModalityContract):
             file.write("new.jpg,1,rgb,,train\n")
 
 
-class VisibleSourceContract(DatasetContract):
-    """Sources have no protocol; all else is the same."""
+class VisibleOnlyContract(DatasetContract):
+    """Datasets of visible images have no protocol; all else is the same."""
 
     def test_protocols_are_refused(self, dataset):
         with pytest.raises(VIReIDError, match="visible images only"):
             dataset.protocols(dataset.samples("test"))
 
 
-class TestMarket1501(VisibleSourceContract):
+class TestMarket1501(VisibleOnlyContract):
     plan = plan_market1501(train=4, test=3, images_per_camera=2, distractors=5)
     sizes = (4, 3, 3)
 
@@ -294,7 +294,7 @@ class TestMarket1501(VisibleSourceContract):
         write(root / "bounding_box_train/0002_c3s2_000999_01.jpg", b"an image")
 
 
-class TestMSMT17(VisibleSourceContract):
+class TestMSMT17(VisibleOnlyContract):
     plan = plan_msmt17(train=4, test=3, images_per_identity=10)
     sizes = (4, 3, 3)
 

@@ -15,6 +15,7 @@ def root(tmp_path):
     return write_plan(plan_regdb(identities=8, images_per_modality=3, trials=2), tmp_path)
 
 
+@pytest.mark.slow
 def test_the_real_splits(shared_data):
     root = shared_data / "regdb"
     images = {image.path: image for image in plan_regdb_like(root / "idx").images}

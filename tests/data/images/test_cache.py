@@ -91,6 +91,7 @@ def test_stale_or_broken_cache_is_rebuilt(root, change):
     assert contents(root.parent / "cache") == [again.path.name]
 
 
+@pytest.mark.slow
 def test_two_processes_build_at_once(root):
     context = multiprocessing.get_context("spawn")
     barrier, queue = context.Barrier(2), context.Queue()

@@ -78,6 +78,12 @@ def test_draws_follow_from_seed_and_epoch():
     assert list(first) == list(again)
 
 
+@pytest.mark.parametrize("offset", [0, 100])
+def test_every_draw_carries_its_label(offset):
+    draws = [draw for batch in assigned(offset=offset) for draw in batch]
+    assert [draw.label for draw in draws] == [LABELS[draw.index - offset] for draw in draws]
+
+
 def test_positions_are_moved_by_the_offset():
     assert np.array_equal(assigned(offset=100).plan(2), assigned().plan(2) + 100)
 

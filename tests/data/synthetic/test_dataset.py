@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
-from vireid_lightning.data.synthetic.dataset import MARKER, Synthetic, write_plan
+from vireid_lightning.data.synthetic.dataset import Synthetic
+from vireid_lightning.data.synthetic.drawing import MARKER, write_plan
 from vireid_lightning.data.synthetic.layouts import plan_regdb_like, plan_sysu_mm01, plan_sysu_mm01_like
 from vireid_lightning.errors import VIReIDError
 
@@ -36,6 +37,7 @@ def drawn(tmp_path_factory) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_same_bytes_with_any_number_of_workers(drawn, tmp_path):
     write_plan(tiny_plan(), tmp_path / "two", image_size=(32, 16), workers=2)
     assert contents(tmp_path / "two") == contents(drawn)
@@ -83,19 +85,19 @@ def test_a_users_folder_is_refused_and_left_alone(tmp_path):
 
 
 def test_an_interrupted_drawing_is_continued(drawn, tmp_path, monkeypatch):
-    from vireid_lightning.data.synthetic import dataset as synthetic
+    from vireid_lightning.data.synthetic import drawing
 
-    replace, calls = synthetic._replace, iter(range(1000))
+    write_whole, calls = drawing._write_whole, iter(range(1000))
 
     def interrupted(path: Path, content: bytes) -> None:
         if next(calls) == 20:
             path.with_name(path.name + ".part").write_bytes(content[:10])
             raise KeyboardInterrupt
-        replace(path, content)
+        write_whole(path, content)
 
     root = tmp_path / "interrupted"
     with monkeypatch.context() as patch:
-        patch.setattr(synthetic, "_replace", interrupted)
+        patch.setattr(drawing, "_write_whole", interrupted)
         with pytest.raises(KeyboardInterrupt):
             write_plan(tiny_plan(), root, image_size=(32, 16), workers=1)
     assert not (root / MARKER).exists()
@@ -142,6 +144,7 @@ def test_synthetic_reads_as_sysu_mm01(tmp_path):
     assert len(list(tmp_path.iterdir())) == 2
 
 
+@pytest.mark.slow
 def test_processes_may_construct_it_at_once(tmp_path):
     context = multiprocessing.get_context("spawn")
     processes = [context.Process(target=Synthetic, args=(tmp_path,), kwargs=TINY) for _ in range(2)]

@@ -7,7 +7,7 @@ import pickle
 import numpy as np
 import pytest
 
-from vireid_lightning.data.synthetic.look import Material, draw_person
+from vireid_lightning.data.synthetic.person import Material, draw_person
 from vireid_lightning.data.synthetic.renderer import PedestrianRenderer
 from vireid_lightning.errors import VIReIDError
 
@@ -46,6 +46,7 @@ def test_size_and_channels(size):
     assert not np.array_equal(visible[..., 0], visible[..., 1])
 
 
+@pytest.mark.slow
 def test_colour_does_not_tell_the_infrared_look():
     people = [draw_person(np.random.default_rng(number)) for number in range(2000)]
     # The sample correlation of n independent pairs has a standard deviation of about 1 / sqrt(n); four of them leave a
@@ -66,13 +67,13 @@ def test_colour_does_not_tell_the_infrared_look():
 
 def test_infrared_texture_fades_with_difficulty():
     """With the camera's own disturbances out of the way, the two tones of each texture come nearer."""
-    from vireid_lightning.data.synthetic.renderer import _tones
+    from vireid_lightning.data.synthetic.renderer import _see_materials
 
     person = draw_person(np.random.default_rng(0))
-    easy, hard = (_tones(person, 1, difficulty) for difficulty in (0.0, 1.0))
+    easy, hard = (_see_materials(person, 1, difficulty) for difficulty in (0.0, 1.0))
     for first, second in ((Material.TOP, Material.TOP_SECOND), (Material.BOTTOM, Material.BOTTOM_SECOND)):
         assert 0 < abs(hard[second] - hard[first]).max() < abs(easy[second] - easy[first]).max()
-    assert np.array_equal(_tones(person, 0, 0.0), _tones(person, 0, 1.0))
+    assert np.array_equal(_see_materials(person, 0, 0.0), _see_materials(person, 0, 1.0))
 
 
 def test_every_material_and_viewpoint_is_drawn():
@@ -83,7 +84,7 @@ def test_every_material_and_viewpoint_is_drawn():
     for number in range(60):
         labels = np.zeros((256, 128), np.uint8)
         rng = np.random.default_rng(number)
-        Figure(labels, renderer.person(number), renderer._pose(rng, renderer.camera(1, 0))).paint()
+        Figure(labels, renderer.person(number), renderer._draw_pose(rng, renderer.camera(1, 0))).paint()
         seen |= set(np.unique(labels).tolist())
         shares.append((labels > 0).mean())
     assert seen == {int(material) for material in Material}

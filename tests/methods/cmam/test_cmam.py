@@ -20,6 +20,7 @@ from references.fake_dataset import TRAIN, FakeDataset, write_fake_dataset
 from vireid_lightning.data import CrossModalityDataModule, Source
 from vireid_lightning.errors import VIReIDError
 from vireid_lightning.methods import CMAM, Baseline, Optimization, SourceStage, TargetStage, load_method
+from vireid_lightning.modules import Encoding
 
 SIZE = (64, 32)
 SOURCE = SourceStage(steps=4, warmup_steps=1, constant_steps=2, clustering="kmeans", clusters=4)
@@ -49,9 +50,9 @@ def build(**arguments):
     return CMAM(**{"source": SOURCE, "target": TARGET, "backbone": "test_resnet", "pretrained": False, **arguments})
 
 
-def datamodule(dataset, *, source=True, **arguments):
+def datamodule(dataset, *, source=True, labels=False, **arguments):
     options = {"identities_per_batch": 2, "images_per_modality": 2, "steps_per_epoch": 2, "num_workers": 0, **arguments}
-    visible = Source(dataset, identities_per_batch=2, images_per_identity=3) if source else None
+    visible = Source(dataset, identities_per_batch=2, images_per_identity=3, labels=labels) if source else None
     return CrossModalityDataModule(dataset, image_size=SIZE, source=visible, **options)
 
 
@@ -80,6 +81,7 @@ def same_weights(first, second):
     return all(torch.equal(value, other[name]) for name, value in first.state_dict().items())
 
 
+@pytest.mark.slow
 def test_one_run_goes_through_both_stages_and_logs_terms_and_clusters(trained):
     logged = trained[1].callback_metrics
     stage_1 = {"train/identity", "train/triplet", "train/mutual_kl", "train/mutual_similarity", "source/clusters"}
@@ -89,6 +91,7 @@ def test_one_run_goes_through_both_stages_and_logs_terms_and_clusters(trained):
     assert logged["target/clusters"] == 4
 
 
+@pytest.mark.slow
 def test_its_checkpoint_rebuilds_it(trained, tmp_path):
     module, trainer = trained
     trainer.save_checkpoint(tmp_path / "a.ckpt")
@@ -99,6 +102,17 @@ def test_its_checkpoint_rebuilds_it(trained, tmp_path):
     assert torch.equal(again.embed(images, modality), module.embed(images, modality))
 
 
+@pytest.mark.slow
+def test_a_checkpoint_with_arguments_of_an_older_version_is_loaded(trained, tmp_path):
+    module, trainer = trained
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    checkpoint = torch.load(tmp_path / "a.ckpt", weights_only=True)
+    checkpoint["hyper_parameters"]["source_labels"] = True
+    torch.save(checkpoint, tmp_path / "old.ckpt")
+    assert same_weights(load_method(tmp_path / "old.ckpt"), module)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("stopped_after", [1, 2, 4, 5])
 def test_a_run_stopped_at_the_end_of_any_epoch_goes_on_as_if_it_had_not_been(trained, dataset, tmp_path, stopped_after):
     fit(build(), datamodule(dataset), epochs=stopped_after).save_checkpoint(tmp_path / "stopped.ckpt")
@@ -107,6 +121,7 @@ def test_a_run_stopped_at_the_end_of_any_epoch_goes_on_as_if_it_had_not_been(tra
     assert same_weights(resumed, trained[0])
 
 
+@pytest.mark.slow
 def test_the_checkpoint_that_follows_a_validation_can_be_resumed(trained, dataset, tmp_path):
     saving = ModelCheckpoint(tmp_path, save_last=True)
     validating = {"limit_val_batches": 1.0, "enable_checkpointing": True}
@@ -116,14 +131,16 @@ def test_the_checkpoint_that_follows_a_validation_can_be_resumed(trained, datase
     assert same_weights(resumed, trained[0])
 
 
+@pytest.mark.slow
 def test_dbscan_then_kmeans_with_outliers_and_unequal_counts_in_one_run_that_can_be_stopped(dataset, tmp_path):
     settings = {"eps": 0.5, "k1": 3, "k2": 2, "min_samples": 2}
     target = dataclasses.replace(TARGET, dbscan_steps=4, kmeans_steps=2, **settings)
     seen, found = [], []
 
     def note(trainer, module, batch, index):
-        labels = module._labels
-        seen.append((module.phase.clusterer, int((labels < 0).sum()), int(labels[batch["index"]].min())))
+        labels = module.training_data.self_training.labels
+        assert (batch["identity"].numpy() == labels[batch["index"]]).all()
+        seen.append((module.phase.clusterer, int((labels < 0).sum()), int(batch["identity"].min())))
 
     def count(trainer, module):
         found.append([int(trainer.callback_metrics[f"target/clusters_{name}"]) for name in ("visible", "infrared")])
@@ -144,6 +161,7 @@ def test_dbscan_then_kmeans_with_outliers_and_unequal_counts_in_one_run_that_can
         assert same_weights(resumed, whole)
 
 
+@pytest.mark.slow
 def test_no_identity_is_read_in_training(trained, dataset):
     blind = build()
     trainer = fit(blind, datamodule(Unlabelled(dataset.root)))
@@ -152,15 +170,17 @@ def test_no_identity_is_read_in_training(trained, dataset):
     assert "target/clusters" in trainer.callback_metrics
 
 
+@pytest.mark.slow
 def test_the_identities_of_the_source_are_an_option(dataset):
-    module = build(source_labels=True, target=None)
-    logged = fit(module, datamodule(dataset), epochs=4).callback_metrics
+    module = build(target=None)
+    logged = fit(module, datamodule(dataset, labels=True), epochs=4).callback_metrics
     assert logged["source/clusters"] == sum(visible > 0 for visible, _ in TRAIN.values())
     assert logged["source/ari"] == 1
     with pytest.raises(VIReIDError, match="source with at least 2 identities"):
-        fit(build(source_labels=True), datamodule(Unlabelled(dataset.root)))
+        fit(build(), datamodule(Unlabelled(dataset.root), labels=True))
 
 
+@pytest.mark.slow
 def test_either_stage_runs_alone_and_the_second_starts_from_the_first(dataset, tmp_path):
     first = build(target=None)
     fit(first, datamodule(dataset), epochs=4).save_checkpoint(tmp_path / "first.ckpt")
@@ -174,6 +194,7 @@ def test_either_stage_runs_alone_and_the_second_starts_from_the_first(dataset, t
     assert not same_weights(second, first)
 
 
+@pytest.mark.slow
 def test_both_models_start_from_another_methods_backbone(dataset, tmp_path):
     other = Baseline(num_classes=5, backbone="test_resnet", pretrained=False)
     trainer = make_trainer(1)
@@ -190,19 +211,9 @@ def test_both_models_start_from_another_methods_backbone(dataset, tmp_path):
 
 
 def step_terms(module, batch):
-    """The terms and weights of a training step."""
-    seen = {}
-
-    def combine(terms, weights, batch):
-        seen.update(terms=terms, weights=weights)
-        return sum(weights.get(name, 1.0) * term for name, term in terms.items())
-
-    module.combine = combine
-    try:
-        total = module.training_step(batch, 1)
-    finally:
-        del module.combine
-    return total, seen["terms"], seen["weights"]
+    """The weighted sum of a batch's terms, the terms, and their weights."""
+    terms = module.losses(batch)
+    return sum(module.loss_weights.get(name, 1.0) * term for name, term in terms.items()), terms, module.loss_weights
 
 
 class Stub(torch.nn.Module):
@@ -214,24 +225,22 @@ class Stub(torch.nn.Module):
 
     def forward(self, images, modality):
         self.calls += 1
-        return self.tables[self.calls - 1]
+        z = self.tables[self.calls - 1]
+        return Encoding([], z, z)
 
 
 def stubbed(trained, epoch, tables, gray, clusters=3):
-    """A trained module whose networks answer with given z, in a given epoch, beside labels for six images."""
+    """A module without a Trainer whose networks answer with given z, in a given epoch, and six labelled images."""
     module = build()
-    trainer = trained[1]
-    module.trainer = trainer
-    module.timeline = trained[0].timeline
-    module._labels = torch.tensor([0, 1, 2, 0, 1, 2])
+    module.enter(trained[0].timeline.phase(epoch))
+    labels = torch.tensor([0, 1, 2, 0, 1, 2])
     rows = torch.randn(2, clusters, tables[0].shape[1], dtype=torch.float64)
     module._classifiers = [torch.nn.Parameter(each) for each in rows]
     module._prototypes = [F.normalize(each, dim=1) for each in rows]
-    module.rgb = Stub(*tables).forward
+    module.encode = Stub(*tables).forward
     module.gray = Stub(gray)
-    trainer.fit_loop.epoch_progress.current.completed = epoch
     images = torch.randn(6, 3, 8, 4)
-    batch = {"image": images, "modality": torch.zeros(6).long(), "index": torch.arange(6), "identity": torch.arange(6)}
+    batch = {"image": images, "modality": torch.zeros(6).long(), "index": torch.arange(6), "identity": labels}
     return module, batch
 
 
@@ -244,7 +253,7 @@ def test_the_first_stage_equals_the_slow_reference_with_gradients(trained, epoch
     colour, gray, extractor = tables(3)
     module, batch = stubbed(trained, epoch, [colour, gray], extractor)
     total, _, _ = step_terms(module, batch)
-    labels, (own, other) = module._labels, module._classifiers
+    labels, (own, other) = batch["identity"], module._classifiers
     logits = [slow.circle_logits(z, w, labels, 64, 0.35) for z, w in ((colour, own), (gray, own), (extractor, other))]
     expected = sum(slow.smoothed_cross_entropy(each, labels, 0.1) for each in logits)
     expected = expected + sum(slow.soft_margin_triplet(z, labels) for z in (colour, gray, extractor))
@@ -275,7 +284,7 @@ def test_the_second_stage_equals_the_slow_reference_with_gradients(trained):
     rgb, gray = tables(2)
     module, batch = stubbed(trained, 4, [rgb], gray)
     total, _, _ = step_terms(module, batch)
-    labels, prototypes = module._labels, module._prototypes
+    labels, prototypes = batch["identity"], module._prototypes
     expected = sum(slow.cluster_contrast(z, p, labels, 0.05) for z, p in zip((rgb, gray), prototypes))
     logits = [F.normalize(z, dim=1) @ p.T / 0.05 for z, p in zip((rgb, gray), prototypes)]
     p1, p2 = (each.softmax(dim=1) for each in logits)
@@ -285,15 +294,20 @@ def test_the_second_stage_equals_the_slow_reference_with_gradients(trained):
         torch.testing.assert_close(found, wanted, rtol=1e-8, atol=1e-9)
 
 
-def test_prototypes_move_after_the_step_sample_by_sample(trained):
+def test_prototypes_move_after_the_step_sample_by_sample(trained, monkeypatch):
     rgb, gray = tables(2)
-    module, batch = stubbed(trained, 4, [rgb], gray)
+    module, batch = stubbed(trained, 4, [rgb, rgb], gray)
+    module.gray.tables = [gray, gray]
     before = [each.clone() for each in module._prototypes]
-    step_terms(module, batch)
+    module.losses(batch)  # on their own, the losses leave nothing for the memory
+    assert not module.kept
+    monkeypatch.setattr(module, "combine", lambda *_: None)
+    module.training_step(batch, 1)
     assert all(torch.equal(a, b) for a, b in zip(module._prototypes, before))
+    module.trainer = trained[1]  # gathers what its processes kept
     module.on_train_batch_end(None, batch, 1)
     for moved, prototypes, z in zip(module._prototypes, before, (rgb, gray)):
-        for row, label in zip(z.detach(), module._labels):
+        for row, label in zip(z.detach(), batch["identity"]):
             prototypes[label] = F.normalize(0.2 * prototypes[label] + 0.8 * F.normalize(row, dim=0), dim=0)
         torch.testing.assert_close(moved, prototypes, rtol=0, atol=1e-14)
 
@@ -392,6 +406,7 @@ def test_fake_infrared_copies_reach_the_gray_view(dataset, tmp_path):
     assert seen.count(True) == 2  # one for each step, none in the extraction of features
 
 
+@pytest.mark.slow
 def test_the_learning_rate_of_every_step_is_the_schedules(dataset):
     module, seen = build(), []
 
@@ -418,9 +433,11 @@ def run_rank(rank, port, root, queue):
     fit(module, datamodule(FakeDataset(root)), devices=2, strategy="ddp")
     weights = {name: value.numpy() for name, value in module.state_dict().items() if name.endswith("neck.weight")}
     classifiers = [each.detach().numpy() for each in module._classifiers]
-    queue.put((rank, module._labels.tolist(), [each.numpy() for each in module._prototypes], weights, classifiers))
+    labels = module.training_data.self_training.labels
+    queue.put((rank, labels.tolist(), [each.numpy() for each in module._prototypes], weights, classifiers))
 
 
+@pytest.mark.slow
 def test_two_processes_have_one_set_of_labels_prototypes_and_weights(dataset, unused_port):
     context = torch.multiprocessing.get_context("spawn")
     queue = context.Queue()

@@ -101,6 +101,7 @@ def same_weights(first, second):
     return all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values()))
 
 
+@pytest.mark.slow
 def test_trains_logs_everything_and_is_rebuilt_from_its_checkpoint(root, tmp_path):
     module = build()
     trainer = fit(module, datamodule(FakeDataset(root)), tmp_path, callbacks=[RetrievalMetrics()])
@@ -117,6 +118,7 @@ def test_trains_logs_everything_and_is_rebuilt_from_its_checkpoint(root, tmp_pat
     assert embedding.dtype == torch.float32
 
 
+@pytest.mark.slow
 def test_training_without_labels_gives_the_same_weights(root, tmp_path):
     modules = []
     for dataset in (FakeDataset(root), Unlabelled(root)):
@@ -127,6 +129,7 @@ def test_training_without_labels_gives_the_same_weights(root, tmp_path):
     assert not same_weights(modules[0], build())
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ends_with_the_same_weights(root, tmp_path):
     whole, part, resumed = build(), build(), build(seed=5)
     fit(whole, datamodule(FakeDataset(root)), tmp_path, epochs=2, limit_val_batches=0)
@@ -181,6 +184,7 @@ def test_other_backbones(backbone):
     assert torch.isfinite(loss)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*self.log.*")
 def test_a_few_steps_lower_the_loss():
     module, images = build(cycle_weight=0.01, permutation_weight=36.0), batch(2, 2)
@@ -233,6 +237,7 @@ def test_orders_follow_from_seed_epoch_rank_and_step_in_training_and_from_the_im
     assert torch.equal(drawn[0][[4, 1]], drawn[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [Baseline, AGW, DCLNet, MPANet])
 def test_every_method_starts_from_a_checkpoint(method, checkpoint, root, tmp_path, capsys):
     torch.manual_seed(1)
@@ -285,6 +290,15 @@ def test_a_height_that_the_stripes_do_not_divide_is_refused_before_training(heig
         build(**arguments).recover(torch.zeros(2, 3, height, 32), torch.tensor([0, 1]), torch.arange(6).expand(2, 6))
 
 
+@pytest.mark.parametrize("stage", ["validate", "test"])
+def test_a_height_that_the_stripes_do_not_divide_is_refused_before_anything_is_scored(stage, root, tmp_path):
+    scores = RetrievalMetrics()
+    trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, callbacks=[scores])
+    with pytest.raises(VIReIDError, match="multiple of 96, such as 192 or 288"):
+        getattr(trainer, stage)(build(), datamodule(FakeDataset(root), image_size=(256, 32)), verbose=False)
+    assert scores.table is None
+
+
 def test_a_dataset_with_one_modality_is_refused(root, tmp_path):
     with pytest.raises(VIReIDError, match="no infrared image"):
         fit(build(), datamodule(OneModality(root)), tmp_path)
@@ -306,4 +320,4 @@ def test_bad_arguments_are_named(arguments, words):
 def test_the_summary_names_no_identities_of_a_batch(root, tmp_path):
     console = Console(record=True, width=200, file=io.StringIO())
     fit(build(), datamodule(FakeDataset(root)), tmp_path, callbacks=[RunSummary(console)], limit_val_batches=0)
-    assert "4 visible + 4 infrared, whoever they show = 8 images" in console.export_text()
+    assert "4 visible + 4 infrared of any identity = 8 images" in console.export_text()

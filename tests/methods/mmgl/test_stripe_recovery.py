@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from vireid_lightning.methods.mmgl.stripe_recovery import StripeRecovery
 from vireid_lightning.methods.mmgl import stripe_recovery
+from vireid_lightning.methods.mmgl.stripe_recovery import StripeRecovery
 
 
 def images(visible=5, infrared=4, stripes=3):

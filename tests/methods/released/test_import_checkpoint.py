@@ -18,13 +18,13 @@ from references.batches import loss_terms, training_batch
 from references.released import ReleasedAGW, ReleasedDCLNet, ReleasedMPANet, hollow, scramble
 from torch.utils.data import DataLoader
 
-from vireid_lightning.cli import lightning as cli
-from vireid_lightning.cli.vireid import main
+from vireid_lightning.cli import lightning, vireid
 from vireid_lightning.data.synthetic.layouts import plan_regdb, plan_sysu_mm01
 from vireid_lightning.errors import VIReIDError
 from vireid_lightning.methods import AGW, DCLNet, load_method
-from vireid_lightning.methods.transfer import initialise_from
 from vireid_lightning.tools import import_checkpoint
+
+pytestmark = pytest.mark.slow
 
 CLASSES = 5
 RELEASED = {"mpanet": ReleasedMPANet, "dclnet": ReleasedDCLNet, "agw": ReleasedAGW}
@@ -72,6 +72,7 @@ def test_embeddings_and_every_loss_term_equal_the_slow_reference(released, metho
         )
         before = {name: value.clone() for name, value in reference.state_dict().items()}
         wanted = reference.train().terms(batch)
+        module.on_train_batch_start(batch, 0)
         terms, _ = loss_terms(module.train(), batch)
         reference.load_state_dict(before)
     assert list(terms) == list(wanted)
@@ -117,7 +118,7 @@ def test_the_command_writes_a_checkpoint_that_lightning_tests_and_that_rebuilds_
     released, method, tmp_path, capsys
 ):
     output = tmp_path / "new" / "folder.ckpt"
-    main(["import-checkpoint", "--method", method, str(released[method][1]), str(output)])
+    vireid(["import-checkpoint", "--method", method, str(released[method][1]), str(output)])
     assert f"Written to {output}" in capsys.readouterr().out
     module, batch = load_method(output), training_batch(identities=CLASSES)
     with torch.no_grad():
@@ -133,7 +134,7 @@ def test_the_command_writes_a_checkpoint_that_lightning_tests_and_that_rebuilds_
 
     before = output.read_bytes()
     with pytest.raises(SystemExit) as exit_code:
-        main(["import-checkpoint", "--method", method, str(released[method][1]), str(output)])
+        vireid(["import-checkpoint", "--method", method, str(released[method][1]), str(output)])
     assert exit_code.value.code == 2
     assert "never overwritten" in capsys.readouterr().err
     assert output.read_bytes() == before
@@ -143,11 +144,11 @@ def test_the_command_writes_a_checkpoint_that_lightning_tests_and_that_rebuilds_
 def test_lightning_test_scores_an_imported_checkpoint_from_a_papers_config(released, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     root = write_plan(plan_sysu_mm01(train=2, val=1, test=2, images_per_camera=1), tmp_path / "sysu")
-    main(["import-checkpoint", "--method", "agw", str(released["agw"][1]), "agw.ckpt"])
+    vireid(["import-checkpoint", "--method", "agw", str(released["agw"][1]), "agw.ckpt"])
     config = Path(__file__).resolve().parents[3] / "experiments" / "agw_sysu.yaml"
     arguments = ["test", "--config", str(config), "--ckpt_path", "agw.ckpt", "--data.dataset.init_args.root", str(root)]
     arguments += ["--data.image_size", "[96, 48]", "--data.num_workers", "0", "--trainer.enable_progress_bar", "false"]
-    cli.main([*arguments, "--trainer.accelerator", "cpu"])
+    lightning([*arguments, "--trainer.accelerator", "cpu"])
     results = json.loads(Path("results.json").read_text(encoding="utf-8"))
     assert (results["method"], len(results["results"])) == ("AGW", 6)
 
@@ -157,25 +158,25 @@ def test_the_trial_that_weights_were_trained_on_is_kept(released, tmp_path, monk
     root = write_plan(plan_regdb(identities=4, images_per_modality=1, trials=2), tmp_path / "regdb")
     command = ["import-checkpoint", "--method", "agw", str(released["agw"][1]), "agw.ckpt", "--trial"]
     with pytest.raises(SystemExit):
-        main([*command, "11"])
+        vireid([*command, "11"])
     assert "--trial is 11; RegDB has the trials 1 to 10" in capsys.readouterr().err
-    main([*command, "2"])
+    vireid([*command, "2"])
     config = Path(__file__).resolve().parents[3] / "experiments" / "agw_regdb.yaml"
     arguments = ["--config", str(config), "--ckpt_path", "agw.ckpt", "--data.dataset.init_args.root", str(root)]
     arguments += ["--data.image_size", "[96, 48]", "--data.num_workers", "0", "--trainer.enable_progress_bar", "false"]
     with pytest.raises(SystemExit):
-        cli.main(["test", *arguments, "--data.dataset.init_args.trial=1"])
+        lightning(["test", *arguments, "--data.dataset.init_args.trial=1"])
     assert "was trained on trial 2 of RegDB" in capsys.readouterr().err
-    cli.main(["test", *arguments, "--data.dataset.init_args.trial=2"])
+    lightning(["test", *arguments, "--data.dataset.init_args.trial=2"])
     results = json.loads(Path("results.json").read_text(encoding="utf-8"))
     assert (results["trained_on_trial"], results["trial_mismatch"]) == (2, False)
 
 
 def test_other_methods_start_from_an_imported_checkpoint(released, tmp_path):
     output = tmp_path / "mpanet.ckpt"
-    main(["import-checkpoint", "--method", "mpanet", str(released["mpanet"][1]), str(output)])
+    vireid(["import-checkpoint", "--method", "mpanet", str(released["mpanet"][1]), str(output)])
     target = DCLNet(num_classes=9, pretrained=False)
-    account = initialise_from(target, output)
+    account = target.start_from(output)
     assert "MPANet" in account
     state = released["mpanet"][0].state_dict()
     for modality in ("visible", "infrared"):
@@ -185,7 +186,7 @@ def test_other_methods_start_from_an_imported_checkpoint(released, tmp_path):
 def test_image_size_is_recorded(released, tmp_path):
     output = tmp_path / "a.ckpt"
     command = ["import-checkpoint", "--method", "agw", "--image-size", "256", "128"]
-    main([*command, str(released["agw"][1]), str(output)])
+    vireid([*command, str(released["agw"][1]), str(output)])
     block = torch.load(output, weights_only=True)["vireid"]
     assert block["preprocessing"]["image_size"] == [256, 128]
     assert block["method"] == "AGW"

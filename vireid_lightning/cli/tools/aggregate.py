@@ -1,4 +1,4 @@
-"""Mean and standard deviation over result files of several trials or seeds."""
+"""Compute mean and standard deviation over the result files of several trials or seeds."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from vireid_lightning.errors import VIReIDError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments."""
-    parser.add_argument("results", nargs="+", help="results.json files of one method on one dataset")
+    """Declare the tool's arguments."""
+    parser.add_argument("results", nargs="+", help="the results.json files of one method on one dataset")
     parser.add_argument("--output", help="also write the result to this .json file")
     parser.add_argument("--overwrite", action="store_true", help="replace the output file if it exists")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Aggregate, print, and write where asked to.
+    """Aggregate the files, print the table, and write it where ``--output`` says.
 
     Raises:
         VIReIDError: For files that do not belong together, or an output file that exists.
@@ -29,10 +29,10 @@ def run(arguments: argparse.Namespace) -> None:
 def aggregate_files(
     paths: Sequence[str | Path], *, output: str | Path | None = None, overwrite: bool = False
 ) -> dict[str, Any]:
-    """Aggregate result files, print the table and write it where asked to; return what was written.
+    """Aggregate result files, print the table, write it to ``output`` if given, and return it.
 
     Raises:
-        VIReIDError: As :func:`~vireid_lightning.metrics.aggregation.aggregate`; or if ``output`` exists.
+        VIReIDError: If the files do not belong together, or ``output`` exists.
     """
     from rich.console import Console
 

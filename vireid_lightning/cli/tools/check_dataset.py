@@ -6,25 +6,26 @@ Exit code 0: nothing wrong; 1: faults were found and are listed; 2: there is no 
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import sys
 import warnings
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from vireid_lightning.cli.datasets import open_dataset
+from vireid_lightning.cli.datasets import find_dataset, list_datasets, open_dataset
 
 if TYPE_CHECKING:
-    from vireid_lightning.data.datasets.checks import DatasetReport
+    from vireid_lightning.data.datasets.report import DatasetReport
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of ``vireid check-dataset``."""
-    names = "SYSUMM01, RegDB, LLCM, SYSUMM02, Market1501, MSMT17 or Manifest"
+    names = f"the dataset's class: {', '.join(list_datasets())}, or one of your own with its module, my_data.MyDataset"
     parser.add_argument("dataset", metavar="DATASET", help=names)
-    parser.add_argument("root", metavar="ROOT", help="the dataset's folder; of a Manifest, the CSV file")
-    parser.add_argument("--trial", type=int, help="which split of RegDB, from 1 to 10 (default: 1)")
-    parser.add_argument("--direction", help="the direction that a Manifest must allow, such as visible-to-infrared")
+    parser.add_argument("root", metavar="ROOT", help="the dataset's folder; for a Manifest, its CSV file")
+    parser.add_argument("--trial", type=int, help="number of the split, for a dataset that has several, such as RegDB")
+    parser.add_argument("--direction", help="direction that a Manifest must allow, such as visible-to-infrared")
     parser.add_argument(
         "--deep", action="store_true", help="decode every image instead of only looking for empty files"
     )
@@ -35,22 +36,22 @@ def run(arguments: argparse.Namespace) -> None:
     """Check the dataset, print the report, and exit with 1 where something is wrong."""
     from vireid_lightning.data.datasets.checks import check_dataset
 
-    parts = {"train": "train", "validation": "val"} if arguments.dataset == "SYSUMM01" else {}  # its three parts apart
+    cls = find_dataset(arguments.dataset)
+    taken = inspect.signature(cls).parameters  # a class that is derived from another may take fewer arguments
+    options = {name: value for name, value in cls.check_options.items() if name in taken}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # the report says it
-        dataset = open_dataset(
-            arguments.dataset, arguments.root, trial=arguments.trial, direction=arguments.direction, **parts
-        )
+        warnings.simplefilter("ignore", UserWarning)  # the report says the same
+        dataset = open_dataset(cls, arguments.root, trial=arguments.trial, direction=arguments.direction, **options)
     report = check_dataset(dataset, deep=arguments.deep)
     if arguments.json:
         print(json.dumps(asdict(report), indent=2))
     else:
-        _show(report)
+        _print_report(report)
     if report.faults:
         sys.exit(1)
 
 
-def _show(report: DatasetReport) -> None:
+def _print_report(report: DatasetReport) -> None:
     """Print the report as a table and a list of faults."""
     from rich.console import Console
     from rich.markup import escape

@@ -11,36 +11,53 @@ from vireid_lightning.errors import VIReIDError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments."""
+    """Declare the tool's arguments."""
     parser.add_argument("embeddings", help="the .npz file that `lightning predict` wrote")
-    parser.add_argument("--dataset", required=True, help="class of the dataset, such as SYSUMM01")
+    parser.add_argument("--dataset", required=True, help="the dataset's class: SYSUMM01, or your own my_data.MyDataset")
     parser.add_argument(
         "--root",
         required=True,
-        help="the dataset's folder, of which the index files are read; of a Manifest, the CSV file",
+        help="the dataset's folder, whose index files are read; for a Manifest, its CSV file",
     )
-    parser.add_argument("--trial", type=int, help="the split's number, for a dataset that has several (RegDB)")
-    parser.add_argument("--direction", help="the direction that a Manifest must allow, such as visible-to-infrared")
+    parser.add_argument("--trial", type=int, help="number of the split, for a dataset that has several, such as RegDB")
+    parser.add_argument("--direction", help="the direction that a Manifest is scored in, such as visible-to-infrared")
     parser.add_argument(
         "--allow-trial-mismatch",
         action="store_true",
-        help="score embeddings of weights that were trained on another trial, and mark the result",
+        help="score embeddings of weights that were trained on another trial; the result is marked as such",
     )
     parser.add_argument("--output", help="also write the results to this .json file")
     parser.add_argument("--overwrite", action="store_true", help="replace the output file if it exists")
-    parser.add_argument("--metric", help="cosine or euclidean; by default the dataset's distance")
-    parser.add_argument("--rerank", action="store_true", help="add rows with k-reciprocal re-ranking")
-    parser.add_argument("--k1", type=int, default=20, help="neighbours that re-ranking considers")
-    parser.add_argument("--k2", type=int, default=6, help="images that it averages neighbourhoods over")
-    parser.add_argument("--lambda", type=float, default=0.3, dest="lambda_value", help="weight of the first distance")
-    parser.add_argument("--block-mb", type=int, default=256, help="MiB that a block of distances may take")
+    parser.add_argument("--metric", help="distance between embeddings, cosine or euclidean (default: the dataset's)")
+    parser.add_argument(
+        "--rerank", action="store_true", help="also score with k-reciprocal re-ranking, in rows of their own"
+    )
+    parser.add_argument(
+        "--k1", type=int, default=20, help="number of neighbours that re-ranking considers (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--k2",
+        type=int,
+        default=6,
+        help="number of images over which re-ranking averages neighbourhoods (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--lambda",
+        type=float,
+        default=0.3,
+        dest="lambda_value",
+        help="weight of the original distance in re-ranking, from 0 to 1 (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--block-mb", type=int, default=256, help="MiB that a block of distances may take (default: %(default)s)"
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Score, print the table, and write it where asked to.
+    """Score the embeddings, print the table, and write it where ``--output`` says.
 
     Raises:
-        VIReIDError: For bad input; before anything is computed where it can be.
+        VIReIDError: If an argument or a file does not fit, before anything is computed where possible.
     """
     output = None if arguments.output is None else Path(arguments.output)
     if output is not None and output.is_dir():

@@ -13,27 +13,32 @@ from vireid_lightning.errors import VIReIDError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of ``vireid import-checkpoint``."""
+    """Declare the tool's arguments."""
     parser.add_argument("file", metavar="FILE", help="the file that the authors released")
     parser.add_argument("output", metavar="OUTPUT.ckpt", help="the checkpoint to write; never overwritten")
-    parser.add_argument("--method", required=True, metavar="METHOD", help="mpanet, dclnet or agw")
+    parser.add_argument(
+        "--method",
+        required=True,
+        metavar="METHOD",
+        help="the method that the weights belong to; an unknown name lists the possible ones",
+    )
     parser.add_argument(
         "--image-size",
         nargs=2,
         type=int,
         metavar=("HEIGHT", "WIDTH"),
-        help="what the weights were trained on (default: the authors' size for SYSU-MM01)",
+        help="image size that the weights were trained on (default: the authors' size for SYSU-MM01)",
     )
     parser.add_argument(
         "--trial",
         type=int,
-        help="the trial of RegDB, from 1 to 10, that the weights were trained on; then refused on others",
+        help="the trial of RegDB, from 1 to 10, that the weights were trained on; other trials then refuse them",
     )
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Convert one file."""
-    from vireid_lightning.data.datasets.regdb import TRIALS
+    from vireid_lightning.data.datasets.regdb import RANDOM_SPLITS
     from vireid_lightning.methods.released.catalogue import release_of
     from vireid_lightning.methods.released.importing import import_checkpoint, write_checkpoint
 
@@ -41,8 +46,8 @@ def run(arguments: argparse.Namespace) -> None:
     if output.exists():
         raise VIReIDError(f"{output} exists and is never overwritten; remove it or give another name.")
     release = release_of(arguments.method)
-    if arguments.trial is not None and not 1 <= arguments.trial <= TRIALS:
-        raise VIReIDError(f"--trial is {arguments.trial}; RegDB has the trials 1 to {TRIALS}.")
+    if arguments.trial is not None and not 1 <= arguments.trial <= RANDOM_SPLITS:
+        raise VIReIDError(f"--trial is {arguments.trial}; RegDB has the trials 1 to {RANDOM_SPLITS}.")
     module = import_checkpoint(arguments.file, arguments.method)
     write_checkpoint(module, output, arguments.image_size or release.image_size, arguments.trial)
     print(f"Written to {output}.")

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 from vireid_lightning.errors import VIReIDError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from vireid_lightning.data.synthetic.layouts import LayoutPlan
 
-#: Layout -> how its plan calls the counts that this command takes.
+#: Layout -> option of this command -> argument of the function that plans the layout.
 COUNTS = {
     "sysu_mm01": {
         "identities": "train", "val_identities": "val", "test_identities": "test", "images": "images_per_camera",
@@ -25,42 +27,64 @@ COUNTS = {
     },
 }  # fmt: skip
 _OPTIONS = ("identities", "val_identities", "test_identities", "images")
-_SEEDED = ("sysu_mm01", "regdb", "sysu_mm02")  # layouts whose index files hold random draws
+#: Layouts whose index files hold random draws.
+_SEEDED = ("sysu_mm01", "regdb", "sysu_mm02")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("root", metavar="ROOT", help="new or empty folder to write; nothing is ever overwritten")
-    parser.add_argument("--layout", choices=sorted(COUNTS), default="sysu_mm01", help="default: sysu_mm01")
+    parser.add_argument("root", metavar="ROOT", help="new or empty folder to write into; no file is ever overwritten")
     parser.add_argument(
-        "--identities", type=int, metavar="N", help="training identities (regdb: all, half of which are for training)"
+        "--layout",
+        choices=sorted(COUNTS),
+        default="sysu_mm01",
+        help="dataset whose folders and index files are imitated (default: %(default)s)",
     )
-    parser.add_argument("--val-identities", type=int, metavar="N", help="validation identities (sysu_mm01, manifest)")
-    parser.add_argument("--test-identities", type=int, metavar="N", help="test identities (all but regdb)")
+    parser.add_argument(
+        "--identities",
+        type=int,
+        metavar="N",
+        help="number of training identities (regdb: of all identities, half of which are for training)",
+    )
+    parser.add_argument(
+        "--val-identities", type=int, metavar="N", help="number of validation identities (sysu_mm01, manifest)"
+    )
+    parser.add_argument(
+        "--test-identities", type=int, metavar="N", help="number of test identities (all layouts but regdb)"
+    )
     parser.add_argument(
         "--images",
         type=int,
         metavar="N",
-        help="images of each identity per camera (regdb: per modality; msmt17: in all)",
+        help="number of images of each identity in each camera (regdb: in each modality; msmt17: in all)",
     )
     parser.add_argument(
         "--like", metavar="FOLDER",
-        help="take identities and images from real index files: the exp folder of sysu_mm01, the idx folder of regdb",
+        help="folder of real index files to take identities and images from: exp of sysu_mm01 or idx of regdb",
     )  # fmt: skip
-    parser.add_argument("--seed", type=int, default=0, help="another seed gives other people and images; default: 0")
+    parser.add_argument("--seed", type=int, default=0, help="seed of people and images (default: %(default)s)")
     parser.add_argument(
         "--difficulty", type=float, default=0.5, metavar="0..1",
-        help="how strong the cameras' disturbances are and how much the infrared loses; default: 0.5",
+        help="how strong the cameras' disturbances are and how much the infrared loses (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
-        "--size", type=_size, default=(128, 64), metavar="HEIGHTxWIDTH", help="of the images in pixels; default: 128x64"
+        "--size",
+        type=_read_size,
+        default=(128, 64),
+        metavar="HEIGHTxWIDTH",
+        help="height and width of the images in pixels (default: 128x64)",
     )
-    parser.add_argument("--workers", type=int, metavar="N", help="processes that draw; default: by cores and images")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="number of processes that draw (default: by the number of CPU cores and images)",
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Plan the layout and draw it."""
-    from vireid_lightning.data.synthetic.dataset import write_plan
+    from vireid_lightning.data.synthetic.drawing import write_plan
 
     plan = make_plan(arguments)
     write_plan(
@@ -76,10 +100,10 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def make_plan(arguments: argparse.Namespace) -> LayoutPlan:
-    """Return the plan that the arguments ask for.
+    """Return the plan of what the arguments describe.
 
     Raises:
-        VIReIDError: The layout has no such count, or cannot be taken from index files.
+        VIReIDError: The layout has no such count, or its counts cannot be taken from index files.
     """
     from vireid_lightning.data.synthetic import layouts
 
@@ -90,28 +114,30 @@ def make_plan(arguments: argparse.Namespace) -> LayoutPlan:
             raise VIReIDError(f"--like reads the index files of sysu_mm01 and regdb, not of {layout}; give the counts.")
         if given:
             raise VIReIDError(
-                f"--like takes every count from {arguments.like}; leave out {', '.join(map(_flag, given))}."
+                f"--like takes every count from {arguments.like}; leave out {', '.join(map(_name_flag, given))}."
             )
-        like = layouts.plan_sysu_mm01_like if layout == "sysu_mm01" else layouts.plan_regdb_like
-        return like(arguments.like)
+        plan_like = layouts.plan_sysu_mm01_like if layout == "sysu_mm01" else layouts.plan_regdb_like
+        return plan_like(arguments.like)
     unknown = [option for option in given if option not in COUNTS[layout]]
     if unknown:
         raise VIReIDError(
-            f"The {layout} layout has no {', '.join(map(_flag, unknown))}; it takes "
-            f"{', '.join(map(_flag, COUNTS[layout]))}."
+            f"The {layout} layout has no {', '.join(map(_name_flag, unknown))}; it takes "
+            f"{', '.join(map(_name_flag, COUNTS[layout]))}."
         )
     counts = {COUNTS[layout][option]: value for option, value in given.items()}
     if layout in _SEEDED:
         counts["seed"] = arguments.seed
-    return getattr(layouts, f"plan_{layout}")(**counts)
+    plan: Callable[..., LayoutPlan] = getattr(layouts, f"plan_{layout}")
+    return plan(**counts)
 
 
-def _flag(option: str) -> str:
+def _name_flag(option: str) -> str:
+    """Return how an option is written on the command line."""
     return f"--{option.replace('_', '-')}"
 
 
-def _size(text: str) -> tuple[int, int]:
-    """Read HEIGHTxWIDTH."""
+def _read_size(text: str) -> tuple[int, int]:
+    """Return the height and width of a text HEIGHTxWIDTH."""
     height, cross, width = text.lower().partition("x")
     if not (cross and height.isdigit() and width.isdigit()):
         raise argparse.ArgumentTypeError(f"'{text}' is no size; give height x width in pixels, such as 128x64")

@@ -16,17 +16,21 @@ from typing import Any
 
 import yaml
 
-from vireid_lightning import data
+from vireid_lightning.cli.datasets import find_exported
 from vireid_lightning.errors import VIReIDError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the tool's arguments."""
-    parser.add_argument("--config", action="append", required=True, help="experiment; may be repeated")
-    parser.add_argument("--trials", default="1-10", help="such as 1-10 or 1,3,5 (default: %(default)s)")
-    parser.add_argument("--output", type=Path, help="folder of all trials (default: runs/<name of the first config>)")
+    """Declare the tool's arguments."""
     parser.add_argument(
-        "overrides", nargs=argparse.REMAINDER, help="after `--`: further arguments of `lightning fit`, for every trial"
+        "--config", action="append", required=True, help="config file of the experiment; may be given several times"
+    )
+    parser.add_argument(
+        "--trials", default="1-10", help="numbers of the trials, such as 1-10 or 1,3,5 (default: %(default)s)"
+    )
+    parser.add_argument("--output", type=Path, help="folder for all trials (default: runs/<name of the first config>)")
+    parser.add_argument(
+        "overrides", nargs=argparse.REMAINDER, help="further arguments of `lightning fit` for every trial, after `--`"
     )
 
 
@@ -39,25 +43,27 @@ def run(arguments: argparse.Namespace) -> None:
     from vireid_lightning.cli.tools.aggregate import aggregate_files
 
     trials = parse_trials(arguments.trials)
-    _require_trials(_read(arguments.config))
+    _require_trials(_read_configs(arguments.config))
     output: Path = arguments.output or Path("runs") / Path(arguments.config[0]).stem
     for number, trial in enumerate(trials, start=1):
         folder = output / f"trial_{trial}"
-        if (done := finished(folder, trial)) is not None:
+        if (done := find_results(folder, trial)) is not None:
             print(f"Trial {trial} ({number} of {len(trials)}): finished before, {done}")
             continue
         print(f"Trial {trial} ({number} of {len(trials)}): {folder}", flush=True)
-        command = fit_command(arguments.config, trial, folder, [item for item in arguments.overrides if item != "--"])
+        command = build_fit_command(
+            arguments.config, trial, folder, [item for item in arguments.overrides if item != "--"]
+        )
         if (code := subprocess.run(command, check=False).returncode) != 0:
             raise VIReIDError(
                 f"Trial {trial} ended with exit code {code}; its own message stands above. Mend it and run the same "
                 "command again: finished trials are skipped."
             )
-        if finished(folder, trial) is None:
+        if find_results(folder, trial) is None:
             raise VIReIDError(
                 f"Trial {trial} ended before its last weights were scored; leave out what ends it early (fast_dev_run)."
             )
-    results = [path for trial in trials if (path := finished(output / f"trial_{trial}", trial)) is not None]
+    results = [path for trial in trials if (path := find_results(output / f"trial_{trial}", trial)) is not None]
     if len(results) > 1:
         aggregate_files(results)
 
@@ -80,7 +86,7 @@ def parse_trials(text: str) -> list[int]:
     return sorted(numbers)
 
 
-def finished(folder: Path, trial: int) -> Path | None:
+def find_results(folder: Path, trial: int) -> Path | None:
     """Return the newest result file of a test of a trial's last weights on that trial, or None.
 
     Results of the best weights, of other trials and of validations, which may lie beside it, do not count.
@@ -89,7 +95,7 @@ def finished(folder: Path, trial: int) -> Path | None:
     for path in sorted(folder.glob("version_*/**/results*.json"), key=lambda path: path.stat().st_mtime, reverse=True):
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:  # cut short, or none of ours
+        except ValueError:  # cut short, or another program's
             continue
         if not isinstance(content, dict):
             continue
@@ -98,11 +104,11 @@ def finished(folder: Path, trial: int) -> Path | None:
     return None
 
 
-def fit_command(configs: list[str], trial: int, folder: Path, overrides: list[str]) -> list[str]:
+def build_fit_command(configs: list[str], trial: int, folder: Path, overrides: list[str]) -> list[str]:
     """Return the command that trains and tests one trial, going on from its newest last checkpoint if it has one."""
     logger = [{"class_path": "CSVLogger", "init_args": {"save_dir": str(folder.parent), "name": folder.name}}]
     command = [sys.executable, "-m", "vireid_lightning", "fit"]
-    trainers = [content.get("trainer") for content in _read(configs)]
+    trainers = [content.get("trainer") for content in _read_configs(configs)]
     # In place of the configs' own logger; overlays that add one (`logger+`) come after it.
     last = max(
         (number for number, trainer in enumerate(trainers) if isinstance(trainer, dict) and "logger" in trainer),
@@ -120,8 +126,8 @@ def fit_command(configs: list[str], trial: int, folder: Path, overrides: list[st
     return [*command, *overrides, "--test_after_fit=true"]
 
 
-def _read(configs: list[str]) -> list[dict[str, Any]]:
-    """Return the configs' contents as they stand."""
+def _read_configs(configs: list[str]) -> list[dict[str, Any]]:
+    """Return the contents of config files."""
     contents = []
     for config in configs:
         try:
@@ -133,7 +139,9 @@ def _read(configs: list[str]) -> list[dict[str, Any]]:
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise VIReIDError(f"The config {config} cannot be read: {' '.join(str(error).split())}.") from error
         if not isinstance(content, dict):
-            raise VIReIDError(f"The config {config} holds no settings; give an experiment, such as mpanet_regdb.yaml.")
+            raise VIReIDError(
+                f"The config {config} holds no settings; give an experiment, such as those in experiments/."
+            )
         contents.append(content)
     return contents
 
@@ -146,7 +154,8 @@ def _require_trials(contents: list[dict[str, Any]]) -> None:
         path = dataset.get("class_path") if isinstance(dataset, dict) else dataset
         if path:
             name = str(path).split(".")[-1]
-            if name in data.__all__ and "trial" not in inspect.signature(getattr(data, name)).parameters:
+            known = find_exported().get(name)
+            if known is not None and "trial" not in inspect.signature(known).parameters:
                 raise VIReIDError(
                     f"{name} has one split only, and trials are several splits, as RegDB has them; train it with "
                     "`lightning fit`."

@@ -1,19 +1,33 @@
-"""The contract of a dataset: it lists samples and builds protocols, nothing else."""
+"""The contract of a dataset: it lists samples, builds protocols and says what its authors published, nothing else."""
 
 from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
 from vireid_lightning.errors import VIReIDError
 from vireid_lightning.protocols import Protocol
-from vireid_lightning.types import Sample
+from vireid_lightning.types import INFRARED, VISIBLE, Sample
 
 #: ``train``: what the model learns from; ``val``: what training monitors; ``test``: what the final table scores.
 Split = Literal["train", "val", "test"]
+
+
+@dataclass(frozen=True)
+class PublishedSplit:
+    """The size of one split as the authors publish it, to compare a folder with.
+
+    Attributes:
+        identities: Number of identities; None where the authors give none.
+        images: (modality, camera) -> number of images; camera None stands for all cameras together.
+    """
+
+    identities: int | None
+    images: Mapping[tuple[int, int | None], int]
 
 
 class ReIDDataset(ABC):
@@ -21,6 +35,9 @@ class ReIDDataset(ABC):
 
     A subclass knows the layout and the index files. Constructing one is cheap and touches no image; a missing root or a
     broken index file is a :class:`VIReIDError` that names the file and says how to mend it.
+
+    Everything that the command line and the tools need to know of a dataset is an attribute or method of its class, so
+    that a new dataset is one file.
 
     Args:
         root: The dataset's folder.
@@ -31,13 +48,25 @@ class ReIDDataset(ABC):
         default_protocol: Name of the protocol that validation uses unless told otherwise.
         trial: The split's number where a dataset has several (RegDB), else None.
         labelled: Whether the training samples carry identities.
+        modalities: The modalities that each identity should be seen in.
+        published: The size of each split as the authors publish it; empty where they publish none.
+        check_options: Constructor arguments with which ``vireid check-dataset`` opens the dataset; those that put each
+            image into one split, where the defaults do not.
+        listed_in: The index file that :meth:`listed` reads, relative to the root, for messages.
+        closed_to_tools: Why a tool that is given a class and a folder cannot open the dataset, and what to do instead;
+            None where it can.
     """
 
     name: ClassVar[str]
     distance: ClassVar[Literal["cosine", "euclidean"]] = "cosine"
-    default_protocol: ClassVar[str]
-    labelled: ClassVar[bool] = True
+    default_protocol: str
     trial: int | None = None
+    labelled: bool = True
+    modalities: ClassVar[tuple[int, ...]] = (VISIBLE, INFRARED)
+    published: ClassVar[Mapping[Split, PublishedSplit]] = {}
+    check_options: ClassVar[Mapping[str, str]] = {}
+    listed_in: ClassVar[str] = "the index file"
+    closed_to_tools: ClassVar[str | None] = None
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root).expanduser()
@@ -63,10 +92,18 @@ class ReIDDataset(ABC):
         ``samples`` lacks are a :class:`VIReIDError`.
         """
 
+    def listed(self, split: Split) -> list[Sample] | None:
+        """Return the images that an index file lists, where :meth:`samples` lists the folders instead.
+
+        ``vireid check-dataset`` compares the two. None: no index file lists the images, or :meth:`samples` reads it.
+        """
+        return None
+
     def fingerprint(self) -> str:
         """Return 12 hexadecimal digits that change when the list of training or test images changes."""
         digest = hashlib.sha256(self.name.encode())
-        for split in ("train", "test"):
+        splits: tuple[Split, ...] = ("train", "test")
+        for split in splits:
             for sample in self.samples(split):
                 digest.update(f"{split} {sample.path} {sample.identity} {sample.camera}\n".encode())
         return digest.hexdigest()[:12]

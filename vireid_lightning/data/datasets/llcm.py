@@ -3,30 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
 import numpy as np
 
-from vireid_lightning.data.datasets.base import ReIDDataset, Split
-from vireid_lightning.data.datasets.index_files import (
-    list_identity_folders,
-    read_numbers,
-    read_rows,
-    require_disjoint,
-    require_files,
-    require_identities,
-    to_number,
-)
+from vireid_lightning.data.datasets.base import PublishedSplit, ReIDDataset, Split
+from vireid_lightning.data.datasets.folders import list_identity_folders, require_files, require_identities
+from vireid_lightning.data.datasets.gallery_draws import GALLERY_DRAWS, draw_one_per_folder
+from vireid_lightning.data.datasets.index_files import read_numbers, read_rows, require_disjoint, to_number
 from vireid_lightning.data.datasets.protocol_building import (
     DIRECTIONS,
-    TRIALS,
     SampleColumns,
-    direction_protocol,
-    draw_one_per_folder,
-    expected_positions,
-    positions_by_path,
+    build_direction,
+    find_expected,
+    index_by_path,
 )
 from vireid_lightning.protocols import Protocol
 from vireid_lightning.types import INFRARED, UNKNOWN, VISIBLE, Sample
@@ -54,7 +46,12 @@ class LLCM(ReIDDataset):
     """
 
     name: ClassVar[str] = "LLCM"
-    default_protocol: ClassVar[str] = "infrared-to-visible"
+    default_protocol: str = "infrared-to-visible"
+    # The paper's counts. Of the counts by modality only their sum, 46,767, was found in a source.
+    published: ClassVar[Mapping[Split, PublishedSplit]] = {
+        "train": PublishedSplit(713, {(VISIBLE, None): 16946, (INFRARED, None): 13975}),
+        "test": PublishedSplit(351, {(VISIBLE, None): 8680, (INFRARED, None): 7166}),
+    }
 
     def __init__(self, root: str | Path) -> None:
         super().__init__(root)
@@ -94,22 +91,23 @@ class LLCM(ReIDDataset):
             split: ``test`` or ``val``, which are the same.
 
         Raises:
-            VIReIDError: The samples are not the images of the test folders, or no query has a right gallery image.
+            VIReIDError: The samples are not the images of the test folders, or no query has a true match in a gallery.
         """
         identities = set(self.identities(split))
         expected = self._train if split == "train" else self._list_test()
         if not expected:  # the test folders are not here
             expected = [sample for sample in samples if sample.identity in identities]
         columns = SampleColumns.of(samples)
-        expected_positions(self.name, samples, positions_by_path(self.name, samples), expected)
+        find_expected(self.name, samples, index_by_path(self.name, samples), expected)
         positions = {modality: np.flatnonzero(columns.modality == modality) for modality in TEST_FOLDERS}
         protocols = []
         for query in DIRECTIONS:
             gallery = positions[1 - query].tolist()
-            draws = (draw_one_per_folder(samples, gallery, TEST_CAMERAS[1 - query], trial) for trial in range(TRIALS))
+            cameras = TEST_CAMERAS[1 - query]
+            draws = [draw_one_per_folder(samples, gallery, cameras, seed) for seed in range(GALLERY_DRAWS)]
             trials = [(positions[query], drawn) for drawn in draws]
             protocols.append(
-                direction_protocol(
+                build_direction(
                     self.name, columns, query, trials, removal="same-camera", cmc="identity", sampling="seeded"
                 )
             )

@@ -12,13 +12,14 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from vireid_lightning.data.datasets.base import ReIDDataset, Split
-from vireid_lightning.data.datasets.index_files import read_text, require_files, shown, to_number
+from vireid_lightning.data.datasets.folders import require_files
+from vireid_lightning.data.datasets.index_files import join_first, read_text, to_number
 from vireid_lightning.data.datasets.protocol_building import (
     DIRECTIONS,
     SampleColumns,
-    direction_protocol,
-    expected_positions,
-    positions_by_path,
+    build_direction,
+    find_expected,
+    index_by_path,
 )
 from vireid_lightning.errors import VIReIDError, did_you_mean
 from vireid_lightning.protocols import Protocol
@@ -49,8 +50,8 @@ class Manifest(ReIDDataset):
 
     Args:
         path: The CSV file.
-        direction: The direction that must be possible, and that validation monitors; the other one is reported too
-            where its images are there.
+        direction: The direction that the query and gallery rows must allow and that validation scores; the other
+            direction is reported too where the file has its images.
 
     Raises:
         VIReIDError: The file is missing, a row is wrong (it is named), or there are query or gallery rows but none
@@ -80,13 +81,13 @@ class Manifest(ReIDDataset):
         if direction not in DIRECTIONS.values():
             raise VIReIDError(f"{self.name}: direction is {direction!r}; give one of {', '.join(DIRECTIONS.values())}.")
         super().__init__(self.path.parent)
-        self.default_protocol = direction  # type: ignore[misc]  # it depends on the user's images
+        self.default_protocol = direction
         self._parts: dict[str, list[Sample]] = {split: [] for split in SPLITS}
         for split, sample in self._read_rows():
             self._parts[split].append(sample)
         for part in self._parts.values():
             part.sort(key=lambda sample: sample.path)
-        self.labelled = self._check_train()  # type: ignore[misc]
+        self.labelled = self._check_train()
         if self._parts["query"] or self._parts["gallery"]:
             self._check_direction()
 
@@ -114,7 +115,7 @@ class Manifest(ReIDDataset):
             VIReIDError: Images of the CSV file are not among ``samples``, or none can be searched.
         """
         listed = self._of(split)
-        positions = expected_positions(self.name, samples, positions_by_path(self.name, samples), listed)
+        positions = find_expected(self.name, samples, index_by_path(self.name, samples), listed)
         columns = SampleColumns.of(samples)
         divided = split != "train" and listed == self._of("test")
         queries = {sample.path for sample in (self._parts["query"] if divided else listed)}
@@ -125,11 +126,11 @@ class Manifest(ReIDDataset):
         protocols = []
         for query, name in DIRECTIONS.items():
             pair = (positions[in_query & (modality == query)], positions[in_gallery & (modality == 1 - query)])
-            # The direction that was not asked for is a second table only where someone can be found in it.
+            # The direction that is not the default is a second table only where some query can have a true match.
             shared = np.intersect1d(*(columns.identity[part] for part in pair))
             if name == self.default_protocol or len(shared):
                 protocols.append(
-                    direction_protocol(
+                    build_direction(
                         self.name, columns, query, [pair], removal="same-camera", cmc="image", sampling="as listed"
                     )
                 )
@@ -202,13 +203,13 @@ class Manifest(ReIDDataset):
         if both:
             warnings.warn(
                 f"{self.name}: {len(both)} identities of {self.path} are both in train and in val, query or gallery, "
-                f"which flatters the scores: {shown(both)}. Give the people of each split their own numbers.",
+                f"which flatters the scores: {join_first(both)}. Give the people of each split their own numbers.",
                 stacklevel=3,
             )
         return not unknown
 
     def _check_direction(self) -> None:
-        """Check that the query and gallery rows allow the direction that is asked for."""
+        """Check that the query and gallery rows allow the default direction."""
         query = {name: modality for modality, name in DIRECTIONS.items()}[self.default_protocol]
         other = DIRECTIONS[1 - query]
         for part, modality in (("query", query), ("gallery", 1 - query)):

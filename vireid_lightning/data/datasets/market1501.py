@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from vireid_lightning.data.datasets.base import Split
-from vireid_lightning.data.datasets.index_files import list_images
-from vireid_lightning.data.datasets.visible_only import VisibleSource
+from vireid_lightning.data.datasets.base import PublishedSplit, Split
+from vireid_lightning.data.datasets.folders import list_images
+from vireid_lightning.data.datasets.visible_only import VisibleOnlyDataset
 from vireid_lightning.errors import VIReIDError
 from vireid_lightning.types import UNKNOWN, VISIBLE, Sample
 
 TRAIN_FOLDER = "bounding_box_train"
 TEST_FOLDERS = ("bounding_box_test", "query")
 
-#: Numbers in file names that are no identity: -1 is a bad detection, 0 somebody who is nobody's match.
+#: Numbers in file names that are no identity: -1 marks a bad detection, 0 a person whom no query shows.
 _JUNK, _DISTRACTOR = -1, 0
 
 
-class Market1501(VisibleSource):
+class Market1501(VisibleOnlyDataset):
     """Market-1501 in its own layout: ``root/bounding_box_train/0002_c1s1_000451_03.jpg`` (identity, camera), and so on.
 
-    Files of identity -1, bad detections, are left out; those of 0000, distractors of the test gallery, come with the
-    identity -1 (unknown). The test folders may be absent, as a source needs only the training images.
+    Files of identity -1, which are bad detections, are left out; those of 0000, distractors of the test gallery, come
+    with the identity -1 (unknown). The test folders may be absent, as a source needs only the training images.
 
     Args:
         root: The dataset's folder.
@@ -33,6 +34,12 @@ class Market1501(VisibleSource):
     """
 
     name: ClassVar[str] = "Market-1501"
+    # The paper's counts. The test images are 3,368 queries and 15,913 gallery images: 19,732 without the 3,819 bad
+    # detections.
+    published: ClassVar[Mapping[Split, PublishedSplit]] = {
+        "train": PublishedSplit(751, {(VISIBLE, None): 12936}),
+        "test": PublishedSplit(750, {(VISIBLE, None): 19281}),
+    }
 
     def __init__(self, root: str | Path) -> None:
         super().__init__(root)
@@ -59,6 +66,7 @@ class Market1501(VisibleSource):
         return samples
 
     def _list(self, folder: str) -> list[Sample]:
+        """List a folder's images; identity and camera are in their names."""
         samples = []
         for name in list_images(self.root / folder):
             match = re.match(r"(-?\d+)_c(\d+)", name)

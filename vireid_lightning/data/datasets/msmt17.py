@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
-from vireid_lightning.data.datasets.base import Split
-from vireid_lightning.data.datasets.index_files import read_rows, require_files, to_number
-from vireid_lightning.data.datasets.visible_only import VisibleSource
+from vireid_lightning.data.datasets.base import PublishedSplit, Split
+from vireid_lightning.data.datasets.folders import require_files
+from vireid_lightning.data.datasets.index_files import read_rows, to_number
+from vireid_lightning.data.datasets.visible_only import VisibleOnlyDataset
 from vireid_lightning.errors import VIReIDError
 from vireid_lightning.types import VISIBLE, Sample
 
-#: Lists of each split, and the folder that their paths are relative to. The lists train and val share identities, and
-#: are the 32,621 training images together.
+#: Lists of each split, and the folder that their paths are relative to. The lists train and val share identities and
+#: together hold the 32,621 training images.
 TRAIN_LISTS, TRAIN_FOLDER = ("list_train.txt", "list_val.txt"), "train"
 TEST_LISTS, TEST_FOLDER = ("list_query.txt", "list_gallery.txt"), "test"
 
 
-class MSMT17(VisibleSource):
+class MSMT17(VisibleOnlyDataset):
     """MSMT17 in the layout of its version 1: ``root/{train,test}/{identity:04d}/*.jpg`` and ``root/list_*.txt``.
 
     The test lists count identities from 0 again; here they follow the training identities, so that no number stands
@@ -31,6 +33,11 @@ class MSMT17(VisibleSource):
     """
 
     name: ClassVar[str] = "MSMT17"
+    # The paper's counts. The test images are 11,659 queries and 82,161 gallery images.
+    published: ClassVar[Mapping[Split, PublishedSplit]] = {
+        "train": PublishedSplit(1041, {(VISIBLE, None): 32621}),
+        "test": PublishedSplit(3060, {(VISIBLE, None): 93820}),
+    }
 
     def __init__(self, root: str | Path) -> None:
         super().__init__(root)

@@ -1,20 +1,16 @@
-"""What the protocols of several benchmarks share: finding images in a list of samples, drawing galleries, checking."""
+"""What the protocols of several benchmarks share: finding their images in a list of samples, building, choosing."""
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vireid_lightning.errors import VIReIDError
-from vireid_lightning.protocols import CMC, SYSU_GALLERY_CAMERA, SYSU_QUERY_CAMERA, Protocol, Removal, Trial
-from vireid_lightning.types import INFRARED, MODALITIES, UNKNOWN, VISIBLE, Sample
-
-#: Trials of every sampled benchmark protocol.
-TRIALS = 10
+from vireid_lightning.errors import VIReIDError, did_you_mean
+from vireid_lightning.protocols import CMC, Protocol, Removal, Trial, is_removed
+from vireid_lightning.types import INFRARED, MODALITIES, VISIBLE, Sample
 
 #: The protocols' names, by the modality of the query.
 DIRECTIONS = {VISIBLE: "visible-to-infrared", INFRARED: "infrared-to-visible"}
@@ -35,7 +31,7 @@ class SampleColumns:
         return cls(identity=table[:, 0], modality=table[:, 1], camera=table[:, 2])
 
 
-def positions_by_path(dataset: str, samples: Sequence[Sample]) -> dict[str, int]:
+def index_by_path(dataset: str, samples: Sequence[Sample]) -> dict[str, int]:
     """Return the position of each path; a path that occurs twice is a :class:`VIReIDError`."""
     positions: dict[str, int] = {}
     for position, sample in enumerate(samples):
@@ -44,53 +40,17 @@ def positions_by_path(dataset: str, samples: Sequence[Sample]) -> dict[str, int]
     return positions
 
 
-def draw_one_per_folder(
-    samples: Sequence[Sample], positions: Iterable[int], cameras: Sequence[int], trial: int
-) -> NDArray[np.int64]:
-    """Draw one image of each identity and camera, as the ``seeded`` galleries of AGW and most later code do.
-
-    One ``random.Random(trial)`` runs through the identities in sorted order of their zero-padded names (that is, by
-    number), and within an identity through the cameras in the order given; it makes one ``choice`` from the sorted
-    files of that identity and camera. An identity without an image in a camera draws nothing there.
-
-    Args:
-        samples: All samples.
-        positions: Positions of the images that may be drawn.
-        cameras: The gallery's cameras, in the order in which the benchmark's code lists them.
-        trial: The seed.
-
-    Returns:
-        Positions in ``samples``, in the order of drawing.
-    """
-    folders: dict[tuple[int, int], list[int]] = {}
-    for position in positions:
-        folders.setdefault((samples[position].identity, samples[position].camera), []).append(position)
-    generator = random.Random(trial)
-    drawn = []
-    for identity in sorted({identity for identity, _ in folders}):
-        for camera in cameras:
-            files = sorted(folders.get((identity, camera), []), key=lambda position: samples[position].path)
-            if files:
-                drawn.append(generator.choice(files))
-    return np.array(drawn, dtype=np.int64)
-
-
-def has_right_image(columns: SampleColumns, trial: Trial, removal: Removal) -> NDArray[np.bool_]:
-    """Return for each query of a trial whether the gallery it may see holds an image of its identity, (Q,) bool."""
+def has_true_match(columns: SampleColumns, trial: Trial, removal: Removal) -> NDArray[np.bool_]:
+    """Return for each query of a trial whether the gallery that it searches holds a true match, (Q,) bool."""
     query_identity, query_camera = columns.identity[trial.query], columns.camera[trial.query]
     gallery_identity, gallery_camera = columns.identity[trial.gallery], columns.camera[trial.gallery]
-    right = np.isin(query_identity, gallery_identity)
-    if removal == "sysu":
-        seen = np.isin(query_identity, gallery_identity[gallery_camera != SYSU_GALLERY_CAMERA])
-        return np.where(query_camera == SYSU_QUERY_CAMERA, seen, right)
-    if removal == "same-camera":
-        cameras: dict[int, set[int]] = {}
-        for identity, camera in zip(gallery_identity.tolist(), gallery_camera.tolist()):
-            cameras.setdefault(identity, set()).add(camera)
-        pairs = zip(query_identity.tolist(), query_camera.tolist())
-        left = [bool(cameras.get(i, set()) - ({c} if c != UNKNOWN else set())) for i, c in pairs]
-        return np.array(left, dtype=bool)
-    return right
+    matched = np.zeros(len(trial.query), dtype=bool)
+    # The rules tell gallery images of one identity apart by their camera alone, so that no table of queries x gallery
+    # is needed, which a gallery of a million images would not allow.
+    for camera in np.unique(gallery_camera):
+        filmed = np.isin(query_identity, gallery_identity[gallery_camera == camera])
+        matched |= filmed & ~is_removed(removal, filmed, query_camera, camera)
+    return matched
 
 
 def check_protocol(dataset: str, protocol: Protocol, columns: SampleColumns) -> Protocol:
@@ -100,7 +60,7 @@ def check_protocol(dataset: str, protocol: Protocol, columns: SampleColumns) -> 
             raise VIReIDError(
                 f"{dataset}: protocol {protocol.name} has no query image. Add query images, or correct the index files."
             )
-        if not has_right_image(columns, trial, protocol.removal).any():
+        if not has_true_match(columns, trial, protocol.removal).any():
             raise VIReIDError(
                 f"{dataset}: protocol {protocol.name}, trial {number}, has a gallery of {len(trial.gallery)} images "
                 "and none shows the identity of any query. Check that query and gallery come from the same identities."
@@ -108,13 +68,14 @@ def check_protocol(dataset: str, protocol: Protocol, columns: SampleColumns) -> 
     return protocol
 
 
-def expected_positions(
+def find_expected(
     dataset: str, samples: Sequence[Sample], positions: dict[str, int], expected: Sequence[Sample]
 ) -> NDArray[np.int64]:
     """Return where each expected image stands in ``samples``.
 
     Raises:
-        VIReIDError: Some are not there, come with another identity, camera or modality, or are not expected.
+        VIReIDError: An expected image is missing or comes with another identity, camera or modality, or an image is
+            not expected.
     """
     known = {sample.path for sample in expected}
     missing = [sample.path for sample in expected if sample.path not in positions]
@@ -142,7 +103,7 @@ def expected_positions(
     return np.array([positions[sample.path] for sample in expected], dtype=np.int64)
 
 
-def direction_protocol(
+def build_direction(
     dataset: str,
     columns: SampleColumns,
     modality: int,
@@ -155,13 +116,13 @@ def direction_protocol(
     """Build and check the protocol of one direction, named after it.
 
     Args:
-        dataset: Name for messages.
-        columns: Of the samples that the positions point into.
+        dataset: The dataset's name, for messages.
+        columns: Columns of the samples that the positions point into.
         modality: The queries' modality.
         trials: Query and gallery positions of each trial.
         removal: Which gallery images a query skips.
         cmc: What the CMC curve counts.
-        labels: Further labels of the protocol.
+        labels: Further labels that the protocol carries.
     """
     name = DIRECTIONS[modality]
     built = tuple(Trial(query=query, gallery=gallery) for query, gallery in trials)
@@ -176,23 +137,23 @@ def direction_protocol(
     return check_protocol(dataset, protocol, columns)
 
 
-def all_against_all(
+def build_all_against_all(
     dataset: str, samples: Sequence[Sample], expected: Sequence[Sample], *, cmc: CMC, **labels: str
 ) -> list[Protocol]:
     """Return both directions: every expected image of one modality against every one of the other, one trial.
 
     Args:
-        dataset: Name for messages.
+        dataset: The dataset's name, for messages.
         samples: The list that the protocols' positions point into.
         expected: The images of the benchmark's split; all must be in ``samples``.
         cmc: What the CMC curve counts.
-        labels: Further labels of the protocols.
+        labels: Further labels that the protocols carry.
     """
     columns = SampleColumns.of(samples)
-    positions = expected_positions(dataset, samples, positions_by_path(dataset, samples), expected)
+    positions = find_expected(dataset, samples, index_by_path(dataset, samples), expected)
     modality = columns.modality[positions]
     return [
-        direction_protocol(
+        build_direction(
             dataset,
             columns,
             query,
@@ -204,3 +165,33 @@ def all_against_all(
         )
         for query in DIRECTIONS
     ]
+
+
+def choose_protocol(dataset: str, name: str, protocols: Sequence[Protocol]) -> Protocol:
+    """Return the protocol of that name.
+
+    Args:
+        dataset: The dataset's name, for the message.
+        name: Name of the wanted protocol.
+        protocols: The protocols to choose from.
+
+    Raises:
+        VIReIDError: No protocol has that name; the message lists the names and the nearest.
+    """
+    by_name = {protocol.name: protocol for protocol in protocols}
+    if name not in by_name:
+        raise VIReIDError(
+            f"{dataset} has no validation protocol '{name}', only {', '.join(by_name)}.{did_you_mean(name, by_name)} "
+            "Set validation_protocol to one of them."
+        )
+    return by_name[name]
+
+
+def keep_used(protocol: Protocol, samples: Sequence[Sample]) -> tuple[list[Sample], Protocol]:
+    """Return the samples that a protocol uses, in their order, and the protocol as positions among them."""
+    used = protocol.samples_used()
+    trials = tuple(
+        Trial(query=np.searchsorted(used, trial.query), gallery=np.searchsorted(used, trial.gallery))
+        for trial in protocol.trials
+    )
+    return [samples[position] for position in used], replace(protocol, trials=trials)

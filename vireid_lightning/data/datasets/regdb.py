@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import ClassVar, Literal
 
-from vireid_lightning.data.datasets.base import ReIDDataset, Split
-from vireid_lightning.data.datasets.index_files import read_rows, require_disjoint, require_files, to_number
-from vireid_lightning.data.datasets.protocol_building import all_against_all
+from vireid_lightning.data.datasets.base import PublishedSplit, ReIDDataset, Split
+from vireid_lightning.data.datasets.folders import require_files
+from vireid_lightning.data.datasets.index_files import read_rows, require_disjoint, to_number
+from vireid_lightning.data.datasets.protocol_building import build_all_against_all
 from vireid_lightning.errors import VIReIDError
 from vireid_lightning.protocols import Protocol
 from vireid_lightning.types import INFRARED, VISIBLE, Sample
 
-#: Random splits of the identities that the dataset comes with.
-TRIALS = 10
+#: Number of random splits of the identities that the dataset comes with; a trial is one of them.
+RANDOM_SPLITS = 10
 
 #: The word for each modality in the names of the index files.
 _WORDS = {VISIBLE: "visible", INFRARED: "thermal"}
@@ -40,19 +41,26 @@ class RegDB(ReIDDataset):
 
     name: ClassVar[str] = "RegDB"
     distance: ClassVar[Literal["cosine", "euclidean"]] = "euclidean"
-    default_protocol: ClassVar[str] = "visible-to-infrared"
+    default_protocol: str = "visible-to-infrared"
+    # Counted from the index files, and the same in each of the ten splits.
+    published: ClassVar[Mapping[Split, PublishedSplit]] = {
+        "train": PublishedSplit(206, {(VISIBLE, 1): 2060, (INFRARED, 2): 2060}),
+        "test": PublishedSplit(206, {(VISIBLE, 1): 2060, (INFRARED, 2): 2060}),
+    }
 
     def __init__(self, root: str | Path, *, trial: int = 1) -> None:
         super().__init__(root)
-        if isinstance(trial, bool) or not isinstance(trial, int) or not 1 <= trial <= TRIALS:
-            raise VIReIDError(f"{self.name}: there is no trial {trial!r}; give a whole number from 1 to {TRIALS}.")
+        if isinstance(trial, bool) or not isinstance(trial, int) or not 1 <= trial <= RANDOM_SPLITS:
+            raise VIReIDError(
+                f"{self.name}: there is no trial {trial!r}; give a whole number from 1 to {RANDOM_SPLITS}."
+            )
         self.trial = trial
         self._listed = {split: self._read_split(split) for split in ("train", "test")}
         require_disjoint(self.name, self.identities("train"), self.identities("test"), "test", self.root / "idx")
 
     def identities(self, split: Split) -> list[int]:
         """Return the sorted identity numbers (the folders' names) of a split, from the ``idx`` files alone."""
-        return sorted({sample.identity for sample in self._listed[_part(split)]})
+        return sorted({sample.identity for sample in self._listed[_name_part(split)]})
 
     def samples(self, split: Split) -> list[Sample]:
         """Return every image of a split, sorted by path.
@@ -60,7 +68,7 @@ class RegDB(ReIDDataset):
         Raises:
             VIReIDError: Images that the index files list are missing.
         """
-        part = _part(split)
+        part = _name_part(split)
         listed = self._listed[part]
         files = f"idx/{part}_visible_{self.trial}.txt and idx/{part}_thermal_{self.trial}.txt"
         require_files(self.name, self.root, (sample.path for sample in listed), files)
@@ -72,7 +80,9 @@ class RegDB(ReIDDataset):
         Raises:
             VIReIDError: Images of the split are not among ``samples``.
         """
-        return all_against_all(self.name, samples, self._listed[_part(split)], cmc="image", trial=str(self.trial))
+        return build_all_against_all(
+            self.name, samples, self._listed[_name_part(split)], cmc="image", trial=str(self.trial)
+        )
 
     def _read_split(self, part: str) -> list[Sample]:
         """Read the two index files of ``train`` or ``test``; the identity is the folder's name.
@@ -98,6 +108,6 @@ class RegDB(ReIDDataset):
         return [samples[path] for path in sorted(samples)]
 
 
-def _part(split: Split) -> str:
+def _name_part(split: Split) -> str:
     """Return which index files hold a split: there are no validation identities."""
     return "train" if split == "train" else "test"

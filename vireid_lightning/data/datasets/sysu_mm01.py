@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vireid_lightning.data.datasets.base import ReIDDataset, Split
+from vireid_lightning.data.datasets.base import PublishedSplit, ReIDDataset, Split
+from vireid_lightning.data.datasets.folders import list_identity_folders, require_identities
+from vireid_lightning.data.datasets.gallery_draws import GALLERY_DRAWS, draw_one_per_folder
 from vireid_lightning.data.datasets.index_files import (
-    list_identity_folders,
     load_matrix,
     read_matrix_numbers,
     read_numbers,
     require_disjoint,
-    require_identities,
 )
 from vireid_lightning.data.datasets.protocol_building import (
     DIRECTIONS,
-    TRIALS,
     SampleColumns,
     check_protocol,
-    draw_one_per_folder,
-    expected_positions,
-    positions_by_path,
+    find_expected,
+    index_by_path,
 )
 from vireid_lightning.errors import VIReIDError
 from vireid_lightning.protocols import Protocol, Trial
@@ -41,6 +39,11 @@ GALLERY_CAMERAS = {"all": (1, 2, 4, 5), "indoor": (1, 2)}
 SHOTS = {"single": 1, "multi": 10}
 
 
+def _build_published(identities: int, cameras: dict[int, int]) -> PublishedSplit:
+    """Return a published split from its number of images in each camera."""
+    return PublishedSplit(identities, {(CAMERA_MODALITY[c], c): images for c, images in cameras.items()})
+
+
 class SYSUMM01(ReIDDataset):
     """SYSU-MM01 in its own layout, ``root/cam{1..6}/{identity:04d}/{image:04d}.jpg`` and ``root/exp/``.
 
@@ -50,8 +53,8 @@ class SYSUMM01(ReIDDataset):
 
     Args:
         root: The dataset's folder.
-        train: Which identities training uses: 296 (``train``) or 395 (``train+val``).
-        validation: Which identities the monitored score comes from.
+        train: The identities that training uses: 296 (``train``) or 395 (``train+val``).
+        validation: The identities that validation scores: the 99 of ``val``, or the test identities.
 
     Raises:
         VIReIDError: The root or an index file is missing or broken, or the validation identities are trained on.
@@ -64,7 +67,15 @@ class SYSUMM01(ReIDDataset):
 
     name: ClassVar[str] = "SYSU-MM01"
     distance: ClassVar[Literal["cosine", "euclidean"]] = "cosine"
-    default_protocol: ClassVar[str] = "all/single/official"
+    default_protocol: str = "all/single/official"
+    # Counted from the index files, which have the numbers of the papers.
+    published: ClassVar[Mapping[Split, PublishedSplit]] = {
+        "train": _build_published(296, {1: 4721, 2: 5753, 3: 5929, 4: 4821, 5: 4989, 6: 4000}),
+        "val": _build_published(99, {3: 1980, 4: 990, 5: 984}),
+        "test": _build_published(96, {1: 1374, 2: 1565, 3: 1883, 4: 1918, 5: 1918, 6: 1920}),
+    }
+    check_options: ClassVar[Mapping[str, str]] = {"train": "train", "validation": "val"}
+    listed_in: ClassVar[str] = "exp/rand_perm_cam.mat"
 
     def __init__(
         self,
@@ -121,7 +132,7 @@ class SYSUMM01(ReIDDataset):
 
         Queries are all images of the infrared cameras 3 and 6. ``official`` galleries follow ``rand_perm_cam.mat``:
         trial t takes the first (or the first ten) image numbers of row t. ``seeded`` galleries, single-shot only,
-        are drawn as AGW and most later code draw them. Both have ten trials; queries of camera 3 skip camera 2; the
+        are drawn as most published code draws them. Both have ten trials; queries of camera 3 skip camera 2; the
         CMC curve counts identities. Indoor search is left out where the split has no image of cameras 1 and 2, as
         the dataset's val identities, which were seen outdoors only.
 
@@ -130,26 +141,26 @@ class SYSUMM01(ReIDDataset):
             split: Whose identities are searched.
 
         Raises:
-            VIReIDError: The samples are not the images that ``rand_perm_cam.mat`` lists, or no query has a right
-                gallery image.
+            VIReIDError: The samples are not the images that ``rand_perm_cam.mat`` lists, or no query has a true match
+                in its gallery.
         """
         columns = SampleColumns.of(samples)
-        positions = positions_by_path(self.name, samples)
+        positions = index_by_path(self.name, samples)
         orders = self._read_orders(split)
         # A seeded draw depends on every visible image, and each infrared image is a query: all of them are needed, and
         # no other.
-        expected_positions(self.name, samples, positions, _listed(orders))
+        find_expected(self.name, samples, positions, _list_ordered(orders))
         query = np.flatnonzero(columns.modality == INFRARED)
         visible = np.flatnonzero(columns.modality == VISIBLE).tolist()
 
-        def protocol(mode: str, shot: str, sampling: str) -> Protocol:
+        def build(mode: str, shot: str, sampling: str) -> Protocol:
             if sampling == "official":
                 galleries = [
-                    self._official_gallery(positions, orders, mode, SHOTS[shot], trial) for trial in range(TRIALS)
+                    _take_official_gallery(positions, orders, mode, SHOTS[shot], draw) for draw in range(GALLERY_DRAWS)
                 ]
             else:
                 galleries = [
-                    draw_one_per_folder(samples, visible, GALLERY_CAMERAS[mode], trial) for trial in range(TRIALS)
+                    draw_one_per_folder(samples, visible, GALLERY_CAMERAS[mode], draw) for draw in range(GALLERY_DRAWS)
                 ]
             built = Protocol(
                 name=f"{mode}/{shot}/{sampling}",
@@ -162,12 +173,12 @@ class SYSUMM01(ReIDDataset):
 
         filmed = {camera for _, camera in orders}
         modes = [mode for mode, cameras in GALLERY_CAMERAS.items() if mode == "all" or filmed & set(cameras)]
-        official = [protocol(mode, shot, "official") for mode in modes for shot in SHOTS]
-        return official + [protocol(mode, "single", "seeded") for mode in modes]
+        official = [build(mode, shot, "official") for mode in modes for shot in SHOTS]
+        return official + [build(mode, "single", "seeded") for mode in modes]
 
     def listed(self, split: Split) -> list[Sample]:
         """Return every image of a split that ``rand_perm_cam.mat`` lists, whether it is on disk or not."""
-        return _listed(self._read_orders(split))
+        return _list_ordered(self._read_orders(split))
 
     def _read_identities(self, part: str) -> list[int]:
         """Read ``exp/{part}_id.txt``, or the ``.mat`` file where there is no text file."""
@@ -195,43 +206,40 @@ class SYSUMM01(ReIDDataset):
                 if identity > len(rows) or not np.asarray(rows[identity - 1]).size:
                     continue
                 order = np.atleast_2d(rows[identity - 1]).astype(np.int64)
-                if len(order) < TRIALS:
+                if len(order) < GALLERY_DRAWS:
                     raise VIReIDError(
                         f"{self.name}: rand_perm_cam in {path} has {len(order)} rows for identity {identity} in "
-                        f"camera {camera} where {TRIALS} trials belong. Copy the file from the original download."
+                        f"camera {camera} where {GALLERY_DRAWS} trials belong. Copy the file from the original "
+                        "download."
                     )
                 orders[identity, camera] = order
         return orders
 
-    @staticmethod
-    def _official_gallery(
-        positions: dict[str, int],
-        orders: dict[tuple[int, int], NDArray[np.int64]],
-        mode: str,
-        shots: int,
-        trial: int,
-    ) -> NDArray[np.int64]:
-        """Take the first ``shots`` image numbers of row ``trial`` of each identity and gallery camera."""
-        return np.array(
-            [
-                positions[_path(camera, identity, number)]
-                for (identity, camera), order in orders.items()
-                if camera in GALLERY_CAMERAS[mode]
-                for number in order[trial, :shots].tolist()
-            ],
-            dtype=np.int64,
-        )
+
+def _take_official_gallery(
+    positions: dict[str, int], orders: dict[tuple[int, int], NDArray[np.int64]], mode: str, shots: int, row: int
+) -> NDArray[np.int64]:
+    """Take the first ``shots`` image numbers of one row of each identity's and gallery camera's matrix."""
+    return np.array(
+        [
+            positions[_make_path(camera, identity, number)]
+            for (identity, camera), order in orders.items()
+            if camera in GALLERY_CAMERAS[mode]
+            for number in order[row, :shots].tolist()
+        ],
+        dtype=np.int64,
+    )
 
 
-def _listed(orders: dict[tuple[int, int], NDArray[np.int64]]) -> list[Sample]:
-    """Return the images of the matrices of :meth:`SYSUMM01._read_orders`."""
+def _list_ordered(orders: dict[tuple[int, int], NDArray[np.int64]]) -> list[Sample]:
+    """List the images whose numbers the matrices of :meth:`SYSUMM01._read_orders` hold."""
     return [
-        Sample(_path(camera, identity, number), identity, CAMERA_MODALITY[camera], camera)
+        Sample(_make_path(camera, identity, number), identity, CAMERA_MODALITY[camera], camera)
         for (identity, camera), order in orders.items()
         for number in np.sort(order[0]).tolist()
     ]
 
 
-def _path(camera: int, identity: int, number: int) -> str:
+def _make_path(camera: int, identity: int, number: int) -> str:
     """Return an image's path as the dataset writes it."""
     return f"cam{camera}/{identity:04d}/{number:04d}.jpg"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from vireid_lightning.data.datasets.base import ReIDDataset, Split
-from vireid_lightning.data.datasets.index_files import read_rows, require_files, to_number
-from vireid_lightning.data.datasets.protocol_building import all_against_all
+from vireid_lightning.data.datasets.base import PublishedSplit, ReIDDataset, Split
+from vireid_lightning.data.datasets.folders import require_files
+from vireid_lightning.data.datasets.index_files import read_rows, to_number
+from vireid_lightning.data.datasets.protocol_building import build_all_against_all
 from vireid_lightning.errors import VIReIDError
 from vireid_lightning.protocols import Protocol
 from vireid_lightning.types import INFRARED, MODALITIES, UNKNOWN, VISIBLE, Sample
@@ -34,8 +35,13 @@ class SYSUMM02(ReIDDataset):
     """
 
     name: ClassVar[str] = "SYSU-MM02"
-    default_protocol: ClassVar[str] = "visible-to-infrared"
-    labelled: ClassVar[bool] = False
+    default_protocol: str = "visible-to-infrared"
+    labelled: bool = False
+    # The paper's counts.
+    published: ClassVar[Mapping[Split, PublishedSplit]] = {
+        "train": PublishedSplit(None, {(VISIBLE, 1): 7440, (INFRARED, None): 13614}),
+        "test": PublishedSplit(118, {(VISIBLE, 1): 2360, (INFRARED, None): 2360}),
+    }
 
     def __init__(self, root: str | Path) -> None:
         super().__init__(root)
@@ -75,7 +81,7 @@ class SYSUMM02(ReIDDataset):
         """
         if split == "train":
             raise VIReIDError(f"{self.name}: the training images have no identities to search for. Use split='test'.")
-        return all_against_all(self.name, samples, self._test, cmc="identity")
+        return build_all_against_all(self.name, samples, self._test, cmc="identity")
 
     def _read(self, name: str, *, labelled: bool) -> list[Sample]:
         """Read a list of ``path identity camera`` lines, sorted by path."""

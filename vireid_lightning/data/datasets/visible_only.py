@@ -1,4 +1,4 @@
-"""What the visible-only datasets share: they are sources to learn from, not benchmarks of cross-modality search."""
+"""What the visible-only datasets share: methods learn from them, and cross-modality search is not scored on them."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from typing import ClassVar, NoReturn
 
 from vireid_lightning.data.datasets.base import ReIDDataset, Split
 from vireid_lightning.errors import VIReIDError
-from vireid_lightning.types import Sample
+from vireid_lightning.types import VISIBLE, Sample
 
 
-class VisibleSource(ReIDDataset):
+class VisibleOnlyDataset(ReIDDataset):
     """A dataset of visible images only: :meth:`samples` and :meth:`identities` work, :meth:`protocols` cannot."""
 
-    default_protocol: ClassVar[str] = ""
+    default_protocol: str = ""
+    modalities: ClassVar[tuple[int, ...]] = (VISIBLE,)
 
     def protocols(self, samples: Sequence[Sample], split: Split = "test") -> NoReturn:
         """Refuse: a dataset without infrared images has no cross-modality protocol.

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import math
-import os
 import random
 from dataclasses import dataclass
 from typing import Any, Literal
-
-# albumentations looks for a newer release of itself over the network when it is imported, unless told not to.
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 import albumentations as A
 import cv2
@@ -28,18 +24,18 @@ class Augmentation:
 
     Args:
         flip: Probability of a horizontal flip.
-        pad: Pixels added on each side before a random crop back to the image's size; 0: no crop.
+        pad: Number of pixels added on each side before a random crop back to the image's size; 0: no crop.
         pad_fill: Grey value of the added pixels.
         jitter: Probability of changing brightness, contrast and saturation.
         brightness: The brightness is multiplied by a factor from [1 - brightness, 1 + brightness].
-        contrast: The same for the contrast.
-        saturation: The same for the saturation.
+        contrast: The contrast is multiplied by a factor from [1 - contrast, 1 + contrast].
+        saturation: The saturation is multiplied by a factor from [1 - saturation, 1 + saturation].
         grayscale: Probability of replacing the colours by their luminance.
-        channel_exchange: Probability of replacing all channels by one of them, drawn anew (Ye et al., ICCV 2021).
+        channel_exchange: Probability of replacing all channels by one of them, drawn at random (Ye et al., ICCV 2021).
         channel_erasing: Probability of filling a random rectangle with ``channel_erasing_fill`` (Ye et al., ICCV
             2021). These pixels do not count as erased.
-        channel_erasing_fill: One value for each channel. The default is what the authors' code writes after
-            normalisation (0.4914, 0.4822, 0.4465), as pixel values.
+        channel_erasing_fill: Pixel value of each channel in that rectangle. The default is what the authors' code
+            writes after normalisation (0.4914, 0.4822, 0.4465), as pixel values.
         erasing: Probability of blanking a random rectangle: exactly 0 after normalisation (Zhong et al., AAAI 2020).
         erasing_area: Smallest and largest area of a rectangle, as a share of the image.
         erasing_ratio: Smallest and largest height / width of a rectangle.
@@ -67,8 +63,8 @@ class Augmentation:
     def check(self) -> Augmentation:
         """Return the augmentation itself if every value is in its range.
 
-        Not done on construction, because a command-line parser that builds this as one of several types of an argument
-        would bury the message.
+        This is not done on construction, because a command-line parser that tries this as one of several types of an
+        argument would hide the message.
 
         Raises:
             VIReIDError: A value is outside its range.
@@ -106,6 +102,7 @@ class Augmentation:
 
 
 def _require(holds: bool, name: str, value: object, wanted: str) -> None:
+    """Raise an error about a value that is out of its range."""
     if not holds:
         raise VIReIDError(f"Augmentation: {name} is {value}; give {wanted}.")
 
@@ -135,10 +132,10 @@ PIPELINES: dict[str, Augmentation] = {
 
 
 class TrainTransform:
-    """Augments images of one size; each call's draws follow from its seed alone.
+    """Augments images of one size; the random draws of each call follow from its seed alone.
 
     Args:
-        augmentation: What to do.
+        augmentation: What happens to the images.
         image_size: Height and width of the images.
 
     Raises:
@@ -181,7 +178,7 @@ class TrainTransform:
 
         Args:
             image: (H, W, 3) uint8, RGB, of the transform's size.
-            seed: Seed of this image's draws.
+            seed: Seed of this image's random draws.
 
         Returns:
             The (H, W, 3) uint8 image, and an (H, W) mask of the pixels that random erasing blanked.
@@ -194,7 +191,7 @@ class TrainTransform:
         return result["image"], result["mask"].astype(bool)
 
 
-class ChannelExchange(A.ImageOnlyTransform):
+class ChannelExchange(A.ImageOnlyTransform):  # type: ignore[misc]  # albumentations ships no types
     """Replaces all three channels by one of them (Ye et al., ICCV 2021, channel exchangeable augmentation)."""
 
     def get_params(self) -> dict[str, Any]:
@@ -206,7 +203,7 @@ class ChannelExchange(A.ImageOnlyTransform):
         return np.repeat(img[:, :, channel : channel + 1], 3, axis=2)
 
 
-class RandomErasing(A.Erasing):
+class RandomErasing(A.Erasing):  # type: ignore[misc]  # albumentations ships no types
     """Fills one random rectangle, with the distribution of Zhong et al. (AAAI 2020) as torchvision draws it.
 
     Area uniform, logarithm of height / width uniform, and another try where the rectangle does not fit.

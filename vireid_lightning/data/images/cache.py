@@ -19,13 +19,13 @@ from tqdm import tqdm
 from vireid_lightning.data.images.reading import BadImageError, ImageFiles
 from vireid_lightning.errors import VIReIDError
 
-#: Raise this when the format or the way of reading and resizing changes: older caches are then rebuilt.
+#: To be raised when the format or the way of reading and resizing changes, so that older caches are rebuilt.
 _VERSION = 1
 
 #: The images start here, a multiple of every system's page size below 64 KiB.
 _HEADER_BYTES = 4096
 
-#: Images decoded before they are written, so that memory stays bounded however slow the disk is.
+#: Number of images decoded before they are written, so that memory stays bounded however slow the disk is.
 _CHUNK = 256
 
 
@@ -35,16 +35,17 @@ class ImageCache:
     The file's name follows from the root, the list of paths, the size and the interpolation, so settings with other
     images never share a file. Its header carries a fingerprint of every file's size and time of change. A cache that is
     missing or stale is built by :meth:`build`: under a lock, so that one process builds while others wait for it, and
-    under a temporary name until it is complete, so that nobody reads half of it.
+    under a temporary name until it is complete, so that no process reads half
+    of it.
 
-    It pickles by path, so workers that are spawned map the same file. Images are read-only.
+    It is pickled by its path, so that spawned workers map the same file. Images are read-only.
 
     Layout of the file: a header of 4,096 bytes with JSON, the images as (N, H, W, 3) uint8, and N bytes that are 1
     where an image could not be read.
 
     Args:
-        folder: Where cache files are kept; made if missing.
-        files: The images to keep.
+        folder: Folder of the cache files; made if it is missing.
+        files: The images to cache.
 
     Raises:
         BadImageError: An image file is missing.
@@ -58,17 +59,16 @@ class ImageCache:
     def __init__(self, folder: str | Path, files: ImageFiles) -> None:
         self.files = files
         self.shape = (len(files), *files.image_size, 3)
-        self.fingerprint = _fingerprint(files)
+        self.fingerprint = _hash_files(files)
         identity = json.dumps([str(files.root.resolve()), files.paths, files.image_size, files.interpolation])
         key = hashlib.sha256(identity.encode()).hexdigest()[:16]
         height, width = files.image_size
         self.path = Path(folder).expanduser() / f"{files.root.name}-{height}x{width}-{key}.images"
-        self._images: NDArray[np.uint8] | None = None
-        self._bad: NDArray[np.uint8] | None = None
+        self._mapped: tuple[NDArray[np.uint8], NDArray[np.uint8]] | None = None  # what `_map` returns, once it ran
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the mapping out: it would be copied with its content."""
-        return {**self.__dict__, "_images": None, "_bad": None}
+        """Leave the mapping out, which would be copied with its content."""
+        return {**self.__dict__, "_mapped": None}
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -80,18 +80,17 @@ class ImageCache:
         Raises:
             BadImageError: The file could not be read when the cache was built.
         """
-        if self._images is None or self._bad is None:
-            self._open()
-        if self._bad[position]:
+        images, bad = self._mapped or self._map()
+        if bad[position]:
             return self.files[position]  # raises, and says what is wrong
-        return self._images[position]
+        image: NDArray[np.uint8] = images[position]
+        return image
 
     @property
     def bad(self) -> list[int]:
         """Positions of the files that could not be read when the cache was built."""
-        if self._bad is None:
-            self._open()
-        return np.flatnonzero(self._bad).tolist()
+        _, bad = self._mapped or self._map()
+        return [int(position) for position in np.flatnonzero(bad)]
 
     def is_fresh(self) -> bool:
         """Return whether the cache file exists, is complete and belongs to the files as they are now."""
@@ -99,15 +98,15 @@ class ImageCache:
             with self.path.open("rb") as file:
                 header = json.loads(file.read(_HEADER_BYTES))
             size = self.path.stat().st_size
-        except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: not one of our headers
+        except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: no header of a cache
             return False
-        return header == self._header() and size == _HEADER_BYTES + self._image_bytes() + len(self)
+        return header == self._make_header() and size == _HEADER_BYTES + self._count_bytes() + len(self)
 
     def build(self, threads: int | None = None) -> ImageCache:
         """Build the cache unless it is fresh.
 
         Args:
-            threads: Images decoded at once; None: one for each CPU core.
+            threads: Number of images decoded at once; None: one for each CPU core.
 
         Returns:
             The cache itself.
@@ -130,7 +129,8 @@ class ImageCache:
         return self
 
     def _write(self, threads: int) -> None:
-        needed, free = self._image_bytes(), shutil.disk_usage(self.path.parent).free
+        """Write the cache under a temporary name, then put it in its place."""
+        needed, free = self._count_bytes(), shutil.disk_usage(self.path.parent).free
         if needed > free:
             raise VIReIDError(
                 f"The image cache needs {needed / 1e9:.1f} GB, but the disk of {self.path.parent} has {free / 1e9:.1f} "
@@ -140,47 +140,57 @@ class ImageCache:
         try:
             with partial.open("wb") as file:
                 self._write_images(file, threads)
-            self._images = self._bad = None
+            self._mapped = None
             partial.replace(self.path)
         finally:
             partial.unlink(missing_ok=True)
 
     def _write_images(self, file: BinaryIO, threads: int) -> None:
-        file.write(json.dumps(self._header()).encode().ljust(_HEADER_BYTES))
+        """Write the header, the images, and which of them could not be read."""
+        file.write(json.dumps(self._make_header()).encode().ljust(_HEADER_BYTES))
         bad = np.zeros(len(self), dtype=np.uint8)
         blank = np.zeros(self.shape[1:], dtype=np.uint8)
         with ThreadPoolExecutor(threads) as pool:  # decoding and resizing release Python's lock
-            for position, image in enumerate(tqdm(self._decoded(pool), total=len(self), desc="Building image cache")):
+            for position, image in enumerate(
+                tqdm(self._decode_all(pool), total=len(self), desc="Building image cache")
+            ):
                 bad[position] = image is None
                 file.write((blank if image is None else np.ascontiguousarray(image)).data)
         file.write(bad.data)
 
-    def _decoded(self, pool: ThreadPoolExecutor) -> Iterator[NDArray[np.uint8] | None]:
+    def _decode_all(self, pool: ThreadPoolExecutor) -> Iterator[NDArray[np.uint8] | None]:
+        """Yield every image in order, None where a file cannot be read."""
         for start in range(0, len(self), _CHUNK):
             yield from pool.map(self._decode, range(start, min(start + _CHUNK, len(self))))
 
     def _decode(self, position: int) -> NDArray[np.uint8] | None:
+        """Return an image, None where its file cannot be read."""
         try:
             return self.files[position]
         except BadImageError:
-            return None  # recorded; whoever opens the cache decides
+            return None  # recorded as bad; what opens the cache decides what that means
 
-    def _header(self) -> dict[str, Any]:
+    def _make_header(self) -> dict[str, Any]:
+        """Return what the header of a fresh cache says."""
         return {"version": _VERSION, "shape": list(self.shape), "fingerprint": self.fingerprint}
 
-    def _image_bytes(self) -> int:
+    def _count_bytes(self) -> int:
+        """Return the size of all images in bytes."""
         count, height, width, channels = self.shape
         return count * height * width * channels
 
-    def _open(self) -> None:
+    def _map(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Map the file; return the images, and 1 for each that could not be read."""
         if not self.is_fresh():
             raise VIReIDError(f"The image cache {self.path} was removed or replaced while in use: start again.")
-        self._images = np.memmap(self.path, dtype=np.uint8, mode="r", offset=_HEADER_BYTES, shape=self.shape)
-        offset = _HEADER_BYTES + self._image_bytes()
-        self._bad = np.array(np.memmap(self.path, dtype=np.uint8, mode="r", offset=offset, shape=(len(self),)))
+        images = np.memmap(self.path, dtype=np.uint8, mode="r", offset=_HEADER_BYTES, shape=self.shape)
+        offset = _HEADER_BYTES + self._count_bytes()
+        bad = np.array(np.memmap(self.path, dtype=np.uint8, mode="r", offset=offset, shape=(len(self),)))
+        self._mapped = images, bad
+        return self._mapped
 
 
-def _fingerprint(files: ImageFiles) -> str:
+def _hash_files(files: ImageFiles) -> str:
     """Return a hash of every file's size and time of change."""
     digest = hashlib.sha256()
     for path in files.paths:

@@ -1,4 +1,4 @@
-"""Opening the images of a split: every file is checked before the first is used, and all are cached if wanted."""
+"""Opening the images of a split: all files are checked before the first is used, and cached if a folder is given."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from vireid_lightning.errors import VIReIDError
 
 
 def open_all(files: ImageFiles, cache_dir: str | None, *, advice: str) -> ImageFiles | ImageCache:
-    """Return images of which every single one is needed.
+    """Return images all of which are needed.
 
     Args:
         files: The images.
-        cache_dir: Folder for a cache of them; None: they are read from their files.
-        advice: What the message about an unreadable file ends with.
+        cache_dir: Folder for a cache of the images; None: they are read from their files.
+        advice: Last sentence of the message about an unreadable file.
 
     Raises:
         VIReIDError: A file cannot be read; the message names the first.
@@ -25,9 +25,9 @@ def open_all(files: ImageFiles, cache_dir: str | None, *, advice: str) -> ImageF
         return files
     cache = ImageCache(cache_dir, files)
     if not cache.is_fresh():
-        _refuse(files.find_bad(), advice)  # rather than after the minutes that building takes
+        _refuse(files.find_bad(), advice)  # now, rather than after the minutes that building takes
     cache.build()
-    _refuse({position: files.problem(position, decode=True) for position in cache.bad}, advice)
+    _refuse({position: files.describe_problem(position, decode=True) for position in cache.bad}, advice)
     return cache
 
 
@@ -38,7 +38,7 @@ def open_readable(files: ImageFiles, cache_dir: str | None) -> tuple[list[int], 
 
     Args:
         files: The images.
-        cache_dir: Folder for a cache of them; None: they are read from their files.
+        cache_dir: Folder for a cache of the images; None: they are read from their files.
     """
     bad = files.find_bad()
     if bad:
@@ -53,6 +53,7 @@ def open_readable(files: ImageFiles, cache_dir: str | None) -> tuple[list[int], 
 
 
 def _refuse(bad: dict[int, str], advice: str) -> None:
+    """Raise an error that names the first unreadable file and counts the others, if there are any."""
     if bad:
         others = f" {len(bad) - 1} more cannot be read." if len(bad) > 1 else ""
         raise VIReIDError(f"{next(iter(bad.values()))}{others} {advice}")

@@ -17,7 +17,7 @@ from vireid_lightning.errors import VIReIDError
 
 Interpolation = Literal["bilinear", "bicubic", "area", "lanczos"]
 
-#: Their numbers in OpenCV.
+#: OpenCV's number of each interpolation.
 INTERPOLATIONS: dict[str, int] = {
     "bilinear": cv2.INTER_LINEAR,
     "bicubic": cv2.INTER_CUBIC,
@@ -33,8 +33,8 @@ class BadImageError(VIReIDError):
     """An image file is missing, empty, truncated or no image; the message names it."""
 
     def __init__(self, message: str) -> None:
-        # A DataLoader's worker hands an exception over as the text of its traceback, and the main process makes another
-        # of the same class from that text. It ends with this class's name and message: keep the message.
+        # A DataLoader's worker sends the text of an exception's traceback, and the main process makes an exception of
+        # the same class from that text. It ends with the class's name and the message, of which only the message stays.
         super().__init__(message.rpartition(f"{type(self).__name__}: ")[2].rstrip())
 
 
@@ -65,7 +65,7 @@ def read_image(path: Path) -> NDArray[np.uint8]:
         image = None
     if image is None:
         _fail(path, "is truncated or is not an image")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), dtype=np.uint8)
 
 
 def resize_image(
@@ -75,17 +75,17 @@ def resize_image(
     height, width = image_size
     if image.shape[:2] == image_size:
         return image
-    return cv2.resize(image, (width, height), interpolation=INTERPOLATIONS[interpolation])
+    return np.asarray(cv2.resize(image, (width, height), interpolation=INTERPOLATIONS[interpolation]), dtype=np.uint8)
 
 
 class ImageFiles:
-    """Images of one size, read from files when they are asked for.
+    """Images of one size, each read from its file when it is indexed.
 
     Args:
         root: Folder that the paths are relative to.
-        paths: The files.
+        paths: Paths of the image files.
         image_size: Height and width that the images are resized to.
-        interpolation: How.
+        interpolation: How the images are resized.
     """
 
     def __init__(
@@ -111,13 +111,13 @@ class ImageFiles:
     def find_bad(self, threads: int = 16) -> dict[int, str]:
         """Return what is wrong with the files that cannot be read, by position.
 
-        A file whose first and last bytes are those of a complete JPEG or PNG passes; any other is decoded. What this
-        leaves to be found on reading is damage in the middle of a file.
+        A file whose first and last bytes are those of a complete JPEG or PNG passes; any other is decoded. Damage in
+        the middle of a file is therefore found only when the file is read.
         """
         with ThreadPoolExecutor(threads) as pool:
-            # The bar shows after three seconds: for files in the system's cache this takes less.
+            # Files in the system's cache take less than three seconds, and then no bar is shown.
             bar = tqdm(
-                pool.map(self.problem, range(len(self))),
+                pool.map(self.describe_problem, range(len(self))),
                 total=len(self),
                 desc="Checking image files",
                 delay=3,
@@ -125,8 +125,8 @@ class ImageFiles:
             )
             return {position: problem for position, problem in enumerate(bar) if problem}
 
-    def problem(self, position: int, *, decode: bool = False) -> str:
-        """Return what is wrong with the file at a position, or ``""``; ``decode`` reads all of it in any case."""
+    def describe_problem(self, position: int, *, decode: bool = False) -> str:
+        """Return what is wrong with the file at a position, or ``""``; ``decode`` decodes it in any case."""
         path = self.root / self.paths[position]
         try:
             if decode or not _looks_complete(path):
@@ -151,4 +151,5 @@ def _looks_complete(path: Path) -> bool:
 
 
 def _fail(path: Path, problem: str) -> NoReturn:
+    """Raise an error that names the file."""
     raise BadImageError(f"The image file {path} {problem}. Restore it from the dataset's archive.")

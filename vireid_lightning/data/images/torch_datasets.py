@@ -30,14 +30,14 @@ class TrainingImages(Dataset[dict[str, Any]]):
 
     Args:
         samples: The training images.
-        images: Their pixels.
-        identities: The identity numbers in the order of the classes.
+        images: Pixels of the samples, in their order.
+        identities: The identity number of each class, in the order of the classes.
         transforms: The augmentation of each modality.
-        skip_bad: Whether an image that cannot be read gives way to the next of its identity and modality, instead of
+        skip_bad: Whether an image that cannot be read is replaced by the next of its identity and modality instead of
             raising a :class:`~vireid_lightning.data.images.reading.BadImageError`.
 
     Attributes:
-        bad: (N,) bool, shared by all loading processes: the images found unreadable.
+        bad: (N,) bool, True for the images found unreadable; shared by all loading processes.
     """
 
     def __init__(
@@ -54,7 +54,8 @@ class TrainingImages(Dataset[dict[str, Any]]):
         self.classes = {UNKNOWN: UNKNOWN, **{identity: number for number, identity in enumerate(identities)}}
         self.transforms = list(transforms)
         self.skip_bad = skip_bad
-        self.bad = torch.zeros(len(self.samples), dtype=torch.bool).share_memory_()
+        self.bad = torch.zeros(len(self.samples), dtype=torch.bool)
+        self.bad.share_memory_()
 
     def __len__(self) -> int:
         """Return the number of training images."""
@@ -65,10 +66,11 @@ class TrainingImages(Dataset[dict[str, Any]]):
         position, image = self._read(draw.index)
         sample = self.samples[position]
         image, erased = self.transforms[sample.modality](image, draw.seed)
-        item = _item(sample, position, image, self.classes[sample.identity])
+        item = _make_item(sample, position, image, self.classes[sample.identity])
         return {**item, "erased": torch.from_numpy(erased)}
 
     def _read(self, position: int) -> tuple[int, NDArray[np.uint8]]:
+        """Return the image at a position, or its replacement, with the position that it comes from."""
         try:
             return position, self.images[position]
         except BadImageError as error:
@@ -96,7 +98,7 @@ class EvaluationImages(Dataset[dict[str, Any]]):
 
     Args:
         samples: The images to extract.
-        images: Their pixels.
+        images: Pixels of the samples, in their order.
     """
 
     def __init__(self, samples: Sequence[Sample], images: Images) -> None:
@@ -110,10 +112,11 @@ class EvaluationImages(Dataset[dict[str, Any]]):
     def __getitem__(self, position: int) -> dict[str, Any]:
         """Return one item of an evaluation batch, its image as (3, H, W) uint8."""
         sample = self.samples[position]
-        return _item(sample, position, self.images[position], sample.identity)
+        return _make_item(sample, position, self.images[position], sample.identity)
 
 
-def _item(sample: Sample, position: int, image: NDArray[np.uint8], identity: int) -> dict[str, Any]:
+def _make_item(sample: Sample, position: int, image: NDArray[np.uint8], identity: int) -> dict[str, Any]:
+    """Return one item of a batch."""
     return {
         # A copy: a cached image is read-only memory.
         "image": torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),

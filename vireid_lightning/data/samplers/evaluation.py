@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sized
+from typing import cast
 
-from torch.utils.data import DistributedSampler
+from torch.utils.data import Dataset, DistributedSampler
 
 
 class EvaluationSampler(DistributedSampler[int]):
@@ -13,13 +14,15 @@ class EvaluationSampler(DistributedSampler[int]):
     Nothing is padded or repeated; ranks may differ by one in length.
 
     Args:
-        samples: The list to deal; only its length is read.
+        samples: The list whose positions are dealt; only its length is read.
         num_replicas: Number of processes R.
-        rank: This process.
+        rank: Number of this process, from 0.
     """
 
     def __init__(self, samples: Sized, *, num_replicas: int = 1, rank: int = 0) -> None:
-        super().__init__(samples, num_replicas=num_replicas, rank=rank, shuffle=False)
+        # A DistributedSampler asks its dataset for nothing but its length.
+        dataset = cast("Dataset[int]", samples)
+        super().__init__(dataset, num_replicas=num_replicas, rank=rank, shuffle=False)
         self.positions = range(rank, len(samples), num_replicas)
         self.num_samples, self.total_size = len(self.positions), len(samples)
 

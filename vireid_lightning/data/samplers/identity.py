@@ -30,13 +30,13 @@ class IdentitySampler(PlannedSampler):
 
     Args:
         samples: The training samples. Samples of unknown identity (-1) are not drawn.
-        identities_per_batch: P, over all ranks.
-        images_per_modality: K.
-        steps_per_epoch: Length of an epoch; None: round(sum over identities of min(visible, infrared) / (P K)), at
+        identities_per_batch: Number P of identities in a batch, over all ranks.
+        images_per_modality: Number K of images of each identity and modality in a batch.
+        steps_per_epoch: Steps in an epoch; None: round(sum over identities of min(visible, infrared) / (P K)), at
             least 1.
         num_replicas: Number of processes R, a divisor of P.
-        rank: This process.
-        seed: Seed of all draws.
+        rank: Number of this process, from 0.
+        seed: Seed of all random draws.
 
     Raises:
         VIReIDError: P below 2, K below 1, P not divisible by R, fewer usable identities than P, or than 2.
@@ -62,13 +62,14 @@ class IdentitySampler(PlannedSampler):
         super().__init__(samples, num_replicas=num_replicas, rank=rank, seed=seed)
         self.identities_per_batch = identities_per_batch
         self.images_per_modality = images_per_modality
-        self.images = _usable_identities(samples, warn=rank == 0)
+        self.images = _find_usable(samples, warn=rank == 0)
         self._check()
         self.scarcer = np.array([min(len(visible), len(infrared)) for visible, infrared in self.images.values()])
         per_step = identities_per_batch * images_per_modality
         self._set_length(steps_per_epoch, images=int(self.scarcer.sum()), per_step=per_step)
 
     def _check(self) -> None:
+        """Check that batches of this shape can be drawn."""
         wanted, usable = self.identities_per_batch, len(self.images)
         if wanted < 2:
             raise VIReIDError(f"identities_per_batch is {wanted}, but metric losses compare identities: set 2 or more.")
@@ -93,7 +94,7 @@ class IdentitySampler(PlannedSampler):
     def plan(self, epoch: int) -> NDArray[np.int64]:
         """Return the positions of an epoch's images over all ranks, (steps, 2 modalities, P, K)."""
         generator = np.random.default_rng([self.seed, epoch, 0])
-        quota = _quota(self.scarcer, self.identities_per_batch, self.steps_per_epoch, generator)
+        quota = _share_draws(self.scarcer, self.identities_per_batch, self.steps_per_epoch, generator)
         steps = _schedule(quota, self.identities_per_batch, self.steps_per_epoch, generator)
         plan = np.empty((*steps.shape, 2, self.images_per_modality), dtype=np.int64)
         for identity, by_modality in enumerate(self.images.values()):
@@ -103,7 +104,7 @@ class IdentitySampler(PlannedSampler):
         return np.ascontiguousarray(plan.transpose(0, 2, 1, 3))
 
 
-def _usable_identities(samples: Sequence[Sample], *, warn: bool) -> dict[int, tuple[NDArray[np.int64], ...]]:
+def _find_usable(samples: Sequence[Sample], *, warn: bool) -> dict[int, tuple[NDArray[np.int64], ...]]:
     """Return the positions of each identity's (visible, infrared) images, for identities that have both."""
     found: dict[int, tuple[list[int], list[int]]] = {}
     for position, sample in enumerate(samples):
@@ -122,7 +123,9 @@ def _usable_identities(samples: Sequence[Sample], *, warn: bool) -> dict[int, tu
     return {identity: tuple(np.array(images) for images in usable[identity]) for identity in usable}
 
 
-def _quota(weight: NDArray[np.int64], per_step: int, steps: int, generator: np.random.Generator) -> NDArray[np.int64]:
+def _share_draws(
+    weight: NDArray[np.int64], per_step: int, steps: int, generator: np.random.Generator
+) -> NDArray[np.int64]:
     """Share ``per_step * steps`` draws among identities in proportion to ``weight``, at most ``steps`` for each.
 
     The shares are rarely whole. Systematic sampling rounds each of them up or down so that they add up exactly and
@@ -149,8 +152,9 @@ def _schedule(quota: NDArray[np.int64], per_step: int, steps: int, generator: np
     remaining = quota.copy()
     schedule = np.empty((steps, per_step), dtype=np.int64)
     for step in range(steps):
-        # Whoever is due in every step that is left goes first: the quotas add up, so there are at most `per_step`.
-        # The others follow with a chance in proportion to what they have left: the smallest exponential variates.
+        # An identity that every remaining step needs comes first; there are at most `per_step` of them, because the
+        # quotas add up. The other places go to the smallest exponential variates, which draws identities with a
+        # probability in proportion to what remains of their quotas.
         with np.errstate(divide="ignore"):
             key = generator.standard_exponential(len(remaining)) / remaining
         key[remaining == steps - step] = -1

@@ -16,19 +16,20 @@ class ModalitySampler(PlannedSampler):
     """Draws batches of N visible and N infrared images and never looks at an identity.
 
     Each modality runs through a random order of all its images and starts over with another, independently of the other
-    modality. As for :class:`~vireid_lightning.data.samplers.identity.IdentitySampler` the batch is defined globally: the plan of
-    an epoch follows from (seed, epoch) alone, and rank r of R takes the r-th N/R images of either modality. A rank's
-    batch is, in this order, its visible and its infrared images.
+    modality. The batch is defined globally, as that of
+    :class:`~vireid_lightning.data.samplers.identity.IdentitySampler`: the plan of an epoch follows from (seed, epoch)
+    alone, and rank r of R takes the r-th N/R images of either modality. A rank's batch is, in this order, its visible
+    and its infrared images.
 
     Use it with ``DataLoader(..., batch_size=sampler.batch_size, drop_last=True)``.
 
     Args:
         samples: The training samples; only their modality is read.
-        images_per_modality: N, over all ranks.
-        steps_per_epoch: Length of an epoch; None: each image of the scarcer modality is seen about once.
+        images_per_modality: Number N of images of each modality in a batch, over all ranks.
+        steps_per_epoch: Number of steps in an epoch; None: each image of the scarcer modality is seen about once.
         num_replicas: Number of processes R, a divisor of N.
-        rank: This process.
-        seed: Seed of all draws.
+        rank: Number of this process, from 0.
+        seed: Seed of all random draws.
 
     Raises:
         VIReIDError: A modality has no image, N or the number of steps is below 1, or N is not divisible by R.
@@ -75,4 +76,5 @@ class ModalitySampler(PlannedSampler):
         for row, images in zip(plan, self.images):
             orders = [generator.permutation(images) for _ in range(-(-wanted // len(images)))]
             row[:] = np.concatenate(orders)[:wanted]
-        return plan.reshape(2, self.steps_per_epoch, self.images_per_modality).transpose(1, 0, 2)
+        by_step: NDArray[np.int64] = plan.reshape(2, self.steps_per_epoch, self.images_per_modality).transpose(1, 0, 2)
+        return by_step

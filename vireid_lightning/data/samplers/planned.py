@@ -1,28 +1,35 @@
 """What the training samplers share: a plan for all ranks together, which follows from (seed, epoch) alone.
 
-They subclass torch's ``DistributedSampler`` with explicit ``num_replicas`` and ``rank``, so Lightning leaves them in
-place and tells them the epoch.
+The samplers subclass torch's ``DistributedSampler`` with explicit ``num_replicas`` and ``rank``, so that Lightning
+keeps them and tells them the epoch.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from torch.utils.data import DistributedSampler
+from torch.utils.data import Dataset, DistributedSampler
 
 from vireid_lightning.errors import VIReIDError
-from vireid_lightning.types import Sample
+from vireid_lightning.types import UNKNOWN, Sample
 
 
 class Draw(NamedTuple):
-    """One image to load and the seed of its augmentation, which thereby does not depend on the worker that loads it."""
+    """One image to load and the seed of its augmentation, so that no draw depends on the worker that loads it.
 
-    index: int
+    Attributes:
+        index: Position of the image in the list of training samples.
+        seed: Seed of the image's augmentation.
+        label: Pseudo label that the image is drawn by; -1 where batches are not drawn by pseudo labels.
+    """
+
+    index: int  # type: ignore[assignment]  # hides the method `index` of tuples, which nothing calls
     seed: int
+    label: int = UNKNOWN
 
 
 class PlannedSampler(DistributedSampler[Draw]):
@@ -34,20 +41,22 @@ class PlannedSampler(DistributedSampler[Draw]):
     Args:
         samples: The training samples.
         num_replicas: Number of processes R.
-        rank: This process.
-        seed: Seed of all draws.
+        rank: Number of this process, from 0.
+        seed: Seed of all random draws.
     """
 
     def __init__(self, samples: Sequence[Sample], *, num_replicas: int, rank: int, seed: int) -> None:
-        super().__init__(samples, num_replicas=num_replicas, rank=rank, shuffle=True, seed=seed, drop_last=True)
+        # A DistributedSampler asks its dataset for nothing but its length.
+        dataset = cast("Dataset[Draw]", samples)
+        super().__init__(dataset, num_replicas=num_replicas, rank=rank, shuffle=True, seed=seed, drop_last=True)
 
     def _set_length(self, steps_per_epoch: int | None, *, images: int, per_step: int) -> None:
         """Set the number of steps, by default as many as draw ``images`` about once, and the batches' sizes.
 
         Args:
-            steps_per_epoch: As asked for.
-            images: Images of the scarcer modality.
-            per_step: Images of one modality in a step, over all ranks.
+            steps_per_epoch: The wanted number of steps; None: the default.
+            images: Number of images of the scarcer modality.
+            per_step: Number of images of one modality in a step, over all ranks.
         """
         if steps_per_epoch is not None and steps_per_epoch < 1:
             raise VIReIDError(f"steps_per_epoch is {steps_per_epoch}: set 1 or more, or null for one pass.")
@@ -66,7 +75,7 @@ class PlannedSampler(DistributedSampler[Draw]):
         plan = self.plan(self.epoch)
         share = plan.shape[2] // self.num_replicas
         own = slice(self.rank * share, (self.rank + 1) * share)
-        # Numbered over the whole plan and then cut, so that they too do not depend on the number of ranks.
+        # Made for the whole plan and then cut, so that the seeds do not depend on the number of ranks either.
         seeds = np.random.SeedSequence([self.seed, self.epoch, 1]).generate_state(plan.size, np.uint64)
         for index, seed in zip(plan[:, :, own].flat, seeds.reshape(plan.shape)[:, :, own].flat):
             yield Draw(int(index), int(seed))

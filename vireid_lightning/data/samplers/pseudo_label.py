@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
-from torch.utils.data import DistributedSampler
+from torch.utils.data import Dataset, DistributedSampler
 
 from vireid_lightning.data.samplers.planned import Draw, draw_in_turn
 from vireid_lightning.errors import VIReIDError
@@ -18,7 +19,7 @@ class PseudoLabelSampler(DistributedSampler[list[Draw]]):
     :meth:`assign` sets what the next epochs draw from. The batch is defined globally: the plan of an epoch follows from
     (seed, epoch, labels) alone, and rank r of R takes the r-th P/R pseudo identities of each step. A rank's batch is,
     in this order, its visible and its infrared images; where labels are shared by the modalities, image i of either
-    half has the same one.
+    half has the same one. Each draw carries its label, so that a batch knows it whichever process loads the images.
 
     Pseudo identities run through a random order, all of them before any again, whatever their size; so do the images
     of each. Where there are fewer pseudo identities than P, a step holds some of them more than once.
@@ -45,9 +46,13 @@ class PseudoLabelSampler(DistributedSampler[list[Draw]]):
     def __init__(self, *, steps_per_epoch: int, num_replicas: int = 1, rank: int = 0, seed: int = 0) -> None:
         if steps_per_epoch < 1:
             raise VIReIDError(f"steps_per_epoch is {steps_per_epoch}: set 1 or more.")
-        super().__init__(range(steps_per_epoch), num_replicas=num_replicas, rank=rank, shuffle=True, seed=seed)
+        # A DistributedSampler asks its dataset for nothing but its length.
+        steps = cast("Dataset[list[Draw]]", range(steps_per_epoch))
+        super().__init__(steps, num_replicas=num_replicas, rank=rank, shuffle=True, seed=seed)
         self.steps_per_epoch = self.num_samples = steps_per_epoch
         self._groups: list[dict[int, NDArray[np.int64]]] = []
+        self._labels = np.empty(0, dtype=np.int64)
+        self._offset = 0
 
     def assign(
         self,
@@ -68,7 +73,7 @@ class PseudoLabelSampler(DistributedSampler[list[Draw]]):
             modality: (N,) modality of each image.
             identities_per_batch: P, over all ranks.
             images_per_modality: K.
-            offset: Added to the positions of the draws.
+            offset: Number that is added to every position drawn.
 
         Raises:
             VIReIDError: P or K does not fit, or a modality has no labelled image.
@@ -85,6 +90,7 @@ class PseudoLabelSampler(DistributedSampler[list[Draw]]):
             self._groups = [{label: group[label] for label in sorted(shared)} for group in self._groups]
         self._paired = bool(shared)
         self._shape = identities_per_batch, images_per_modality
+        self._labels, self._offset = labels.copy(), offset
 
     def check_batch(self, identities_per_batch: int, images_per_modality: int) -> None:
         """Raise a :class:`VIReIDError` if batches of P x K images cannot be drawn on this number of processes."""
@@ -116,7 +122,8 @@ class PseudoLabelSampler(DistributedSampler[list[Draw]]):
         # Numbered over the whole plan and then cut, so that they do not depend on the number of ranks.
         seeds = np.random.SeedSequence([self.seed, self.epoch, 1]).generate_state(plan.size, np.uint64)
         for indices, drawn in zip(plan[:, :, own], seeds.reshape(plan.shape)[:, :, own]):
-            yield [Draw(int(index), int(seed)) for index, seed in zip(indices.flat, drawn.flat)]
+            labels = self._labels[indices - self._offset]
+            yield [Draw(int(i), int(s), int(label)) for i, s, label in zip(indices.flat, drawn.flat, labels.flat)]
 
     def plan(self, epoch: int) -> NDArray[np.int64]:
         """Return the positions of an epoch's images over all ranks, (steps, modalities, P, K)."""

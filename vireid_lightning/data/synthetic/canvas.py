@@ -1,7 +1,7 @@
-"""What the figure of a synthetic pedestrian is painted with: a projection, and limbs and cloths of material labels.
+"""Painting in a map of material labels: the projection of a pose, and polygons, ellipses, limbs and textures.
 
 The body's own axes are lateral (to its left), up and forward; lengths are in body heights. A map of labels holds one
-:class:`~vireid_lightning.data.synthetic.look.Material` per pixel, so that the same figure can be seen by any camera.
+:class:`~vireid_lightning.data.synthetic.person.Material` per pixel, so that the same figure can be seen by any camera.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from vireid_lightning.data.synthetic.look import Material, Texture
+from vireid_lightning.data.synthetic.person import Material, Texture
 
 _SHIFT = 4  # cv2 takes coordinates with this many binary places
 
@@ -64,23 +64,23 @@ class Canvas:
         x = pose.x + pose.unit * pose.stretch * (lateral * self.facing + forward * self.aside)
         return x, pose.y - pose.unit * (up * cos(pose.pitch) - depth * sin(pose.pitch))
 
-    def half_width(self, width: float, depth: float) -> float:
-        """Half the breadth of an upright elliptic body at this yaw, in pixels."""
+    def project_width(self, width: float, depth: float) -> float:
+        """Return half the breadth of an upright elliptic body at this yaw, in pixels."""
         return self.pose.unit * self.pose.stretch * hypot(width * self.facing, depth * self.aside)
 
-    def fill(self, points: list[Point], material: Material) -> None:
+    def fill_polygon(self, points: list[Point], material: Material) -> None:
         """Paint a polygon."""
         fixed = np.rint(np.asarray(points) * (1 << _SHIFT)).astype(np.int32)
         cv2.fillPoly(self.labels, [fixed], int(material), cv2.LINE_8, _SHIFT)
 
-    def ellipse(self, centre: Point, half_axes: Point, material: Material, arc: Point = (0.0, 360.0)) -> None:
+    def fill_ellipse(self, centre: Point, half_axes: Point, material: Material, arc: Point = (0.0, 360.0)) -> None:
         """Paint an ellipse, or the sector of it within ``arc`` (degrees, clockwise from the right)."""
         one = 1 << _SHIFT
         centre_fixed = (round(centre[0] * one), round(centre[1] * one))
         axes = (max(1, round(half_axes[0] * one)), max(1, round(half_axes[1] * one)))
         cv2.ellipse(self.labels, centre_fixed, axes, 0, *arc, int(material), -1, cv2.LINE_8, _SHIFT)
 
-    def limb(self, start: Point, end: Point, radii: Point, material: Material) -> list[Point]:
+    def fill_limb(self, start: Point, end: Point, radii: Point, material: Material) -> list[Point]:
         """Paint a tapered limb with round ends (radii in pixels) and return its outline."""
         length = max(hypot(end[0] - start[0], end[1] - start[1]), 1e-6)
         normal = ((start[1] - end[1]) / length, (end[0] - start[0]) / length)
@@ -93,9 +93,9 @@ class Canvas:
                 (start, radii[0], -1),
             )
         ]
-        self.fill(outline, material)
+        self.fill_polygon(outline, material)
         for point, radius in ((start, radii[0]), (end, radii[1])):
-            self.ellipse(point, (radius, radius), material)
+            self.fill_ellipse(point, (radius, radius), material)
         return outline
 
     def weave(
@@ -124,4 +124,4 @@ class Canvas:
         angle = np.arcsin(np.clip((dx * down[1] - dy * down[0]) / radius, -1, 1)) - yaw
         around = (np.mod(angle + pi, 2 * pi) - pi) * (radius / self.pose.unit)
         patch = self.labels[top:bottom, left:right]
-        patch[(patch == tones[0]) & texture.second_tone(along, around)] = tones[1]
+        patch[(patch == tones[0]) & texture.shows_second_tone(along, around)] = tones[1]

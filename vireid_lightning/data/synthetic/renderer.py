@@ -12,24 +12,25 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from vireid_lightning.data.synthetic.camera import Camera, draw_camera, measure_disturbance
 from vireid_lightning.data.synthetic.canvas import Pose
 from vireid_lightning.data.synthetic.figure import Figure
-from vireid_lightning.data.synthetic.look import TONES, Camera, Material, Person, disturbance, draw_camera, draw_person
+from vireid_lightning.data.synthetic.person import TONES, Material, Person, draw_person
 from vireid_lightning.errors import VIReIDError
 from vireid_lightning.types import INFRARED, UNKNOWN
 
-#: Counts the changes of what is drawn: a folder of an earlier version is never continued or taken for a new one.
+#: Number of the drawing's version: a folder of an earlier version is neither continued nor taken for one of this.
 DRAWING_VERSION = 2
 
-_PERSON, _CAMERA, _IMAGE = 1, 2, 3  # streams of random numbers that never meet
+_PERSON, _CAMERA, _IMAGE = 1, 2, 3  # keys of three independent streams of random numbers
 
 
 class PedestrianRenderer:
     """Draws pedestrians.
 
     Args:
-        seed: Another seed gives other people, cameras and images.
-        difficulty: 0 to 1, scales the cameras' disturbances and how much of a person's look the infrared loses.
+        seed: Seed of the people, cameras and images.
+        difficulty: How strong the cameras' disturbances are and how much of a person's look the infrared loses, 0 to 1.
         image_size: Height and width in pixels.
 
     Example:
@@ -47,16 +48,18 @@ class PedestrianRenderer:
         self.seed = seed
         self.difficulty = difficulty
         self.image_size = image_size
-        self.person = lru_cache(maxsize=4096)(self._person)
-        self.camera = lru_cache(maxsize=64)(self._camera)
+        self.person = lru_cache(maxsize=4096)(self._draw_person)
+        self.camera = lru_cache(maxsize=64)(self._draw_camera)
 
     def __reduce__(self) -> tuple[type, tuple[int, float, tuple[int, int]]]:
         return type(self), (self.seed, self.difficulty, self.image_size)
 
-    def _person(self, person: int) -> Person:
+    def _draw_person(self, person: int) -> Person:
+        """Draw a person from the person's own stream of random numbers."""
         return draw_person(np.random.default_rng([self.seed, _PERSON, person]))
 
-    def _camera(self, camera: int, modality: int) -> Camera:
+    def _draw_camera(self, camera: int, modality: int) -> Camera:
+        """Draw a camera from the camera's own stream of random numbers."""
         rng = np.random.default_rng([self.seed, _CAMERA, camera - UNKNOWN, modality])
         return draw_camera(rng, modality, self.difficulty, *self.image_size)
 
@@ -73,23 +76,24 @@ class PedestrianRenderer:
         look, view = self.person(person), self.camera(camera, modality)
         rows, columns = self.image_size
         labels = np.zeros((2 * rows, 2 * columns), np.uint8)  # twice the size, then averaged: smooth edges
-        Figure(labels, look, self._pose(rng, view)).paint()
-        tones = np.rint(_tones(look, modality, self.difficulty)).astype(np.uint8)
+        Figure(labels, look, self._draw_pose(rng, view)).paint()
+        tones = np.rint(_see_materials(look, modality, self.difficulty)).astype(np.uint8)
         flat = cv2.LUT(cv2.merge([labels, labels, labels]), tones[None])
         colours = cv2.resize(flat, (columns, rows), interpolation=cv2.INTER_AREA).astype(np.float32)
-        cover = (labels > 0).view(np.uint8) * np.uint8(255)
-        cover = cv2.resize(cover, (columns, rows), interpolation=cv2.INTER_AREA)
-        image = colours * self._shading(rng, cover)[..., None]
-        image += self._background(rng, view) * (1 - cover.astype(np.float32)[..., None] / 255)
+        covered = (labels > 0).view(np.uint8) * np.uint8(255)
+        cover = np.asarray(cv2.resize(covered, (columns, rows), interpolation=cv2.INTER_AREA), dtype=np.uint8)
+        image = colours * self._shade(rng, cover)[..., None]
+        image += self._cut_background(rng, view) * (1 - cover.astype(np.float32)[..., None] / 255)
         return self._expose(rng, view, image)
 
-    def jpeg_quality(self, camera: int, modality: int) -> int:
+    def get_jpeg_quality(self, camera: int, modality: int) -> int:
         """Return the quality at which this camera stores JPEG files."""
         return self.camera(camera, modality).quality
 
-    def _pose(self, rng: np.random.Generator, view: Camera) -> Pose:
+    def _draw_pose(self, rng: np.random.Generator, view: Camera) -> Pose:
+        """Draw how the person stands and walks in one image."""
         rows, columns = self.image_size
-        jitter = 0.85 + 0.25 * disturbance(self.difficulty)
+        jitter = 0.85 + 0.25 * measure_disturbance(self.difficulty)
         unit = 2 * rows * (0.86 + 0.1 * jitter * rng.uniform(-1, 1))
         return Pose(
             yaw=float(rng.choice(4, p=view.views)) * pi / 2 + rng.normal(0, 0.3),
@@ -105,29 +109,31 @@ class PedestrianRenderer:
             y=rows + 0.5 * unit * 0.97 + 2 * rows * 0.05 * jitter * rng.uniform(-1, 1),
         )
 
-    def _shading(self, rng: np.random.Generator, cover: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Darken the figure towards its outline, more on the side away from the light."""
+    def _shade(self, rng: np.random.Generator, cover: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return a factor that darkens the figure towards its outline, more on the side away from the light."""
         rows = self.image_size[0]
         depth = cv2.distanceTransform((cover > 127).view(np.uint8), cv2.DIST_L2, 3)
         depth = np.minimum(depth * np.float32(128 / rows / 6), np.float32(1))
         slope = cv2.blur(depth, (3, 3))
         lit = np.float32(rng.uniform(-0.5, 0.5)) * (np.roll(slope, -1, 1) - np.roll(slope, 1, 1))
-        return np.float32(0.72) + np.float32(0.28) * depth + lit
+        factor: NDArray[np.float32] = np.float32(0.72) + np.float32(0.28) * depth + lit
+        return factor
 
-    def _background(self, rng: np.random.Generator, view: Camera) -> NDArray[np.uint8]:
+    def _cut_background(self, rng: np.random.Generator, view: Camera) -> NDArray[np.uint8]:
         """Cut a window from the camera's panorama, at a place of its own in every image."""
         rows, columns = self.image_size
-        window = rng.uniform(0.55, 1.3)
-        height, width = int(window * rows), int(window * columns)
+        zoom = rng.uniform(0.55, 1.3)
+        height, width = int(zoom * rows), int(zoom * columns)
         y = int(rng.integers(0, view.place.shape[0] - height + 1))
         x = int(rng.integers(0, view.place.shape[1] - width + 1))
-        cut = cv2.resize(view.place[y : y + height, x : x + width], (columns, rows), interpolation=cv2.INTER_LINEAR)
+        window = view.place[y : y + height, x : x + width]
+        cut = np.asarray(cv2.resize(window, (columns, rows), interpolation=cv2.INTER_LINEAR), dtype=np.uint8)
         return cut[:, ::-1] if rng.random() < 0.5 else cut
 
     def _expose(self, rng: np.random.Generator, view: Camera, image: NDArray[np.float32]) -> NDArray[np.uint8]:
-        """Put the image through the camera: light, something in the way, haze, blur and noise."""
+        """Return the image as the camera takes it: light, something in the way, haze, blur and noise."""
         rows, columns = self.image_size
-        scale = disturbance(self.difficulty)
+        scale = measure_disturbance(self.difficulty)
         x, y = np.linspace(-1, 1, columns, dtype=np.float32)[None], np.linspace(-1, 1, rows, dtype=np.float32)[:, None]
         across, down = (view.ramp + (0.1 + 0.13 * scale) * rng.uniform(-1, 1, 2)).astype(np.float32)
         spot_x, spot_y = (0.3 * rng.uniform(-1, 1, 2)).astype(np.float32)
@@ -139,12 +145,12 @@ class PedestrianRenderer:
         haze = np.float32(min(0.7, view.haze * rng.uniform(0.5, 1.5)))
         image = image * ((1 - haze) * view.cast.astype(np.float32)) + haze * np.float32(rng.uniform(60, 190))
         noise = rng.standard_normal((rows, columns, 1 if view.modality == INFRARED else 3), np.float32)
-        image = np.clip(image, 0, 255).astype(np.uint8)
+        sharp = np.clip(image, 0, 255).astype(np.uint8)
         blur = view.blur * rng.uniform(0.5, 1.5) * rows / 128
-        if blur > 0.25:
-            image = cv2.GaussianBlur(image, (0, 0), blur)
-        image = image + noise * np.float32(view.noise * rng.uniform(0.6, 1.4))
-        return np.clip(np.rint(image), 0, 255).astype(np.uint8)
+        blurred = cv2.GaussianBlur(sharp, (0, 0), blur) if blur > 0.25 else sharp
+        noisy = blurred + noise * np.float32(view.noise * rng.uniform(0.6, 1.4))
+        levels: NDArray[np.uint8] = np.clip(np.rint(noisy), 0, 255).astype(np.uint8)
+        return levels
 
     def _occlude(self, rng: np.random.Generator, image: NDArray[np.float32]) -> None:
         """Put a post, a sill or a corner of something in front of the figure."""
@@ -156,7 +162,7 @@ class PedestrianRenderer:
         image[y:, x : x + int(width)] = np.float32(rng.uniform(20, 220))
 
 
-def _tones(person: Person, modality: int, difficulty: float) -> NDArray[np.float64]:
+def _see_materials(person: Person, modality: int, difficulty: float) -> NDArray[np.float64]:
     """Return what a camera sees of every material: (256, 3) in [0, 255]."""
     tones = np.zeros((256, 3))
     if modality != INFRARED:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from lightning.pytorch import Trainer
 
+from vireid_lightning.data.self_training import Domain, DomainName
 from vireid_lightning.errors import VIReIDError
 
 #: How pseudo labels are made; ``identities`` are the source's own.
@@ -21,12 +22,12 @@ class _Stage:
     """What both stages have.
 
     Attributes:
-        warmup_steps: Steps of linear warm-up, from 0.01 of the learning rate.
-        eps: Of DBSCAN: largest Jaccard distance of two neighbours.
-        min_samples: Of DBSCAN: images within ``eps`` that make a core image, itself included.
-        k1: Of the k-reciprocal Jaccard distance: neighbours considered.
-        k2: Of the same: neighbours that are averaged over.
-        clusters: Of k-means: clusters of each modality.
+        warmup_steps: Number of steps of linear warm-up, from 0.01 of the learning rate.
+        eps: Largest Jaccard distance of two neighbours in DBSCAN.
+        min_samples: Number of images within ``eps``, itself included, that make an image a core image of DBSCAN.
+        k1: Number of neighbours that the k-reciprocal Jaccard distance considers.
+        k2: Number of neighbours that the k-reciprocal Jaccard distance averages over.
+        clusters: Number of clusters of each modality that k-means makes.
     """
 
     warmup_steps: int = 2000
@@ -64,15 +65,15 @@ class SourceStage(_Stage):
     """Stage 1: asymmetric mutual learning on the source's visible images.
 
     Attributes:
-        steps: Optimisation steps of one pass.
+        steps: Number of optimisation steps of one pass.
         kl_weights: Weight of the mutual KL terms, one for each pass; every pass starts the schedule again.
         similarity_weight: Weight of the mutual similarity terms.
-        clustering: How the pseudo labels are made, unless the source's identities are used.
+        clustering: Clustering that makes the pseudo labels, unless the source's identities are used.
         constant_steps: Step at which the learning rate begins to fall.
         final_lr: Learning rate that the cosine ends at.
         smoothing: Label smoothing of the cross-entropy.
-        scale: Of the circle softmax.
-        margin: Of the circle softmax.
+        scale: Scale of the circle softmax.
+        margin: Margin of the circle softmax.
     """
 
     steps: int = 15_000
@@ -94,14 +95,14 @@ class TargetStage(_Stage):
     """Stage 2: self-training on the target's visible and infrared images.
 
     Attributes:
-        dbscan_steps: Optimisation steps on labels of DBSCAN; 0 leaves this phase out.
-        kmeans_steps: Optimisation steps on labels of k-means, afterwards; 0 leaves this phase out. Each phase has the
-            schedule of its own: warm-up, then cosine.
+        dbscan_steps: Number of optimisation steps on labels of DBSCAN; 0 leaves this phase out.
+        kmeans_steps: Number of optimisation steps on labels of k-means, afterwards; 0 leaves this phase out. Each phase
+            has a schedule of its own: warm-up, then cosine.
         lr: Learning rate.
         final_lr: Learning rate that the cosine ends at.
         matching: Whether visible and infrared clusters are matched. Without, each modality has pseudo identities of its
-            own: what matching is worth.
-        temperature: Of the contrast with the cluster memory.
+            own, which shows what matching is worth.
+        temperature: Temperature of the contrast with the cluster memory.
         kl_weight: Weight of the agreement of the two models' classes.
         distance_weight: Weight of the agreement of the two models' distances.
         momentum: Share of the old prototype in the cluster memory.
@@ -130,38 +131,40 @@ class Phase:
     """A stretch of epochs with one learning-rate schedule.
 
     Attributes:
-        domain: ``source`` or ``target``.
+        stage: Settings of the stage that it belongs to.
         clusterer: How its images are labelled.
         first_epoch: Epoch at which it starts.
         epochs: Number of epochs.
         steps: Number of steps.
-        warmup_steps: Steps of linear warm-up.
         constant_steps: Step at which the cosine starts.
         lr: Learning rate.
-        final_lr: Learning rate at its end.
         kl_weight: Weight of the mutual KL terms.
     """
 
-    domain: Literal["source", "target"]
+    stage: SourceStage | TargetStage
     clusterer: Clusterer
     first_epoch: int
     epochs: int
     steps: int
-    warmup_steps: int
     constant_steps: int
     lr: float
-    final_lr: float
     kl_weight: float
+
+    @property
+    def domain(self) -> Literal["source", "target"]:
+        """The images that it learns from."""
+        return "source" if isinstance(self.stage, SourceStage) else "target"
 
     def rate(self, step: int) -> float:
         """Return the learning rate of a step of the phase, from 0."""
-        if step < self.warmup_steps:
-            return self.lr * (0.01 + 0.99 * step / self.warmup_steps)
-        fall = max(self.constant_steps, self.warmup_steps)
+        warmup, final_lr = self.stage.warmup_steps, self.stage.final_lr
+        if step < warmup:
+            return self.lr * (0.01 + 0.99 * step / warmup)
+        fall = max(self.constant_steps, warmup)
         if step < fall:
             return self.lr
         share = min((step - fall) / max(self.steps - fall, 1), 1.0)
-        return self.final_lr + 0.5 * (self.lr - self.final_lr) * (1 + math.cos(math.pi * share))
+        return final_lr + 0.5 * (self.lr - final_lr) * (1 + math.cos(math.pi * share))
 
 
 class Timeline:
@@ -172,11 +175,11 @@ class Timeline:
         target: Stage 2, or None.
         steps_per_epoch: Steps between two clusterings.
         lr: Learning rate of stage 1.
-        source_labels: Whether stage 1 uses the source's identities.
+        labelled_source: Whether stage 1 uses the source's identities.
 
     Attributes:
-        phases: In order.
-        epochs: Their number in all.
+        phases: The phases in order.
+        epochs: Number of epochs of all phases.
 
     Raises:
         VIReIDError: If a phase's steps are no whole number of epochs, or there is no phase.
@@ -194,56 +197,40 @@ class Timeline:
         *,
         steps_per_epoch: int,
         lr: float,
-        source_labels: bool = False,
+        labelled_source: bool = False,
     ) -> None:
         self.steps_per_epoch = steps_per_epoch
         self.phases: list[Phase] = []
         self.epochs = 0
         if source is not None:
-            clusterer = "identities" if source_labels else source.clustering
+            clusterer: Clusterer = "identities" if labelled_source else source.clustering
             for kl_weight in source.kl_weights:
-                self._add(
-                    source, "source", clusterer, source.steps, lr, constant=source.constant_steps, kl_weight=kl_weight
-                )
+                self._add(source, clusterer, source.steps, lr, source.constant_steps, kl_weight)
         if target is not None:
-            for clusterer, steps in (("dbscan", target.dbscan_steps), ("kmeans", target.kmeans_steps)):
-                self._add(target, "target", clusterer, steps, target.lr, constant=0, kl_weight=target.kl_weight)
+            self._add(target, "dbscan", target.dbscan_steps, target.lr, 0, target.kl_weight)
+            self._add(target, "kmeans", target.kmeans_steps, target.lr, 0, target.kl_weight)
         if not self.phases:
             raise VIReIDError("CMAM has no steps to train: give a source or a target stage with steps above 0.")
 
     def _add(
         self,
         stage: SourceStage | TargetStage,
-        domain: Literal["source", "target"],
-        clusterer: Any,
+        clusterer: Clusterer,
         steps: int,
         lr: float,
-        *,
-        constant: int,
+        constant_steps: int,
         kl_weight: float,
     ) -> None:
+        epochs = steps // self.steps_per_epoch
+        phase = Phase(stage, clusterer, self.epochs, epochs, steps, constant_steps, lr, kl_weight)
         if steps < 0 or steps % self.steps_per_epoch:
             raise VIReIDError(
-                f"The {domain} stage has a phase of {steps} steps, which is no whole number of epochs of "
+                f"The {phase.domain} stage has a phase of {steps} steps, which is no whole number of epochs of "
                 f"{self.steps_per_epoch} steps (data.steps_per_epoch, the steps between two clusterings); "
                 f"give a multiple of {self.steps_per_epoch}."
             )
-        epochs = steps // self.steps_per_epoch
         if epochs:
-            self.phases.append(
-                Phase(
-                    domain=domain,
-                    clusterer=clusterer,
-                    first_epoch=self.epochs,
-                    epochs=epochs,
-                    steps=steps,
-                    warmup_steps=stage.warmup_steps,
-                    constant_steps=constant,
-                    lr=lr,
-                    final_lr=stage.final_lr,
-                    kl_weight=kl_weight,
-                )
-            )
+            self.phases.append(phase)
             self.epochs += epochs
 
     def phase(self, epoch: int) -> Phase:
@@ -256,31 +243,41 @@ class Timeline:
         return phase.rate(step - phase.first_epoch * self.steps_per_epoch)
 
 
-def check_plan(
-    timeline: Timeline,
-    stages: Mapping[str, SourceStage | TargetStage | None],
-    modalities: Mapping[str, NDArray[np.int64]],
-    max_epochs: int | None,
-) -> None:
+def check_trainer(trainer: Trainer) -> None:
+    """Refuse settings of a trainer that would make a phase's steps another number of optimisation steps.
+
+    Raises:
+        VIReIDError: If gradients are accumulated or epochs are cut short.
+    """
+    limit = trainer.limit_train_batches
+    limited = isinstance(limit, int) or limit != 1.0
+    # Lightning sets fast_dev_run without declaring it.
+    if trainer.accumulate_grad_batches != 1 or (limited and not getattr(trainer, "fast_dev_run", False)):
+        raise VIReIDError(
+            "CMAM's stages count optimisation steps, data.steps_per_epoch of them in an epoch; leave "
+            "trainer.accumulate_grad_batches at 1 and trainer.limit_train_batches unset."
+        )
+
+
+def check_plan(timeline: Timeline, domains: Mapping[DomainName, Domain], max_epochs: int | None) -> None:
     """Check before training that stages, images and the length of the run fit together.
 
     Args:
         timeline: The phases.
-        stages: By the name of their images.
-        modalities: Modality of each image of those that there are.
-        max_epochs: The trainer's.
+        domains: The images that there are, by the name of their domain.
+        max_epochs: Number of epochs that the trainer runs.
 
     Raises:
         VIReIDError: If a stage has no images or more clusters than images, or the run is longer than the phases.
     """
     for phase in timeline.phases:
-        if phase.domain not in modalities:
+        if phase.domain not in domains:
             raise VIReIDError(
                 "CMAM's first stage needs visible images to learn from: set data.source.dataset, or leave the stage "
                 "out with model.source: null."
             )
-        fewest = int(np.unique(modalities[phase.domain], return_counts=True)[1].min())
-        clusters = stages[phase.domain].clusters
+        fewest = int(np.unique(domains[phase.domain].modality, return_counts=True)[1].min())
+        clusters = phase.stage.clusters
         if phase.clusterer == "kmeans" and clusters > fewest:
             raise VIReIDError(
                 f"{phase.domain}.clusters is {clusters}, but a modality of the {phase.domain} has only {fewest} "

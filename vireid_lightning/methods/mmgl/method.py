@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import os
-from typing import ClassVar
+from typing import ClassVar, TypedDict
 
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
+from vireid_lightning.data.samplers.choice import BatchKind
+from vireid_lightning.data.training_data import TrainingData
 from vireid_lightning.errors import VIReIDError
 from vireid_lightning.losses.cycle_contrastive import cycle_contrastive_loss
 from vireid_lightning.losses.permutation_recovery import permutation_recovery_loss, recover_order, sinkhorn
@@ -26,6 +28,13 @@ _TRAINING, _EVALUATION = 0, 1
 _STRIDE = 16
 
 
+class SinkhornSettings(TypedDict):
+    """Arguments of Sinkhorn's algorithm."""
+
+    rounds: int
+    temperature: float
+
+
 class MMGL(ReIDModule):
     """Modality-shared feature learning without ImageNet or labels (Wan et al., IEEE TIFS 2023, arXiv 2112.06147).
 
@@ -36,31 +45,29 @@ class MMGL(ReIDModule):
 
     Identities are never read: batches hold equal numbers of visible and infrared images, P * K of each
     (``identities_per_batch`` and ``images_per_modality`` of the datamodule), drawn without them. In several processes
-    each contrasts the parts of its own share of the batch. Other methods start
-    from a checkpoint of this one by their ``init_from``.
+    each contrasts the parts of its own share of the batch. Other methods start from a checkpoint of this one by their
+    ``init_from``.
 
     In validation and testing, on shuffled images whose orders depend only on their place in the split, it logs
     ``val/permutation_accuracy``, ``val/stripe_match``, ``val/stripe_return``, each also by modality, and
     ``val/feature_spread``; see :class:`~vireid_lightning.methods.mmgl.stripe_recovery.StripeRecovery`.
 
     Args:
-        backbone: Name of a timm CNN with four stages.
-        pretrained: Start from trained weights of the backbone. The method is about starting from random ones, timm's:
-            for a ResNet Kaiming's, with the last BatchNorm of every residual branch at 0.
-        weights: Local file with a timm state dict of the backbone, for ``pretrained``.
-        two_stream_until: Parts of the backbone that exist per modality: 1, the stem, is the two-stream network; 0 is
-            the one-stream one.
-        stripes: d, which must divide the image's height, and the height of the stage-4 map where parts are learned.
+        pretrained: Whether the backbone starts from trained weights. The method is about starting from random ones,
+            timm's: for a ResNet Kaiming's, with the last BatchNorm of every residual branch at 0.
+        two_stream_until: Number of parts of the backbone that exist per modality: 1, the stem, is the two-stream
+            network; 0 is the one-stream one.
+        stripes: Number d of stripes, which must divide the image's height, and the height of the stage-4 map where
+            parts are learned.
         permutation_weight: Weight of the permutation recovery; 0 builds no head for it. The loss is a mean over a
             matrix's entries; d * d, 36, makes it the squared error of the matrix. On synthetic pedestrians, beside the
             cycle-contrastive loss, orders were not recovered in 1,200 steps with 1 and began to be in 400 with 36.
         cycle_weight: Weight of the cycle-contrastive loss; 0 builds no head for it.
-        sinkhorn_rounds: Normalisations of rows and columns.
+        sinkhorn_rounds: Number of normalisations of rows and columns by Sinkhorn's algorithm.
         sinkhorn_temperature: Divisor of the permutation head's scores.
         part_dimension: Length of a part feature.
-        temperature: t of the cycle-contrastive loss.
-        optimization: SGD at 0.1 (the paper's), cosine to 0 after 10 epochs of warm-up (ours).
-        init_from: Checkpoint of a method of this package from whose encoder training starts.
+        temperature: Temperature t of the cycle-contrastive loss.
+        optimization: Optimiser and schedule: SGD at 0.1 (the paper's), cosine to 0 after 10 epochs of warm-up (ours).
 
     Raises:
         VIReIDError: If the backbone does not fit, or an argument is out of its range; in training, if the stripes do
@@ -68,7 +75,7 @@ class MMGL(ReIDModule):
     """
 
     heads: ClassVar[tuple[str, ...]] = ("permutation_head.", "part_head.")
-    uses_identities: ClassVar[bool] = False
+    batches: ClassVar[BatchKind] = "modality"
 
     def __init__(
         self,
@@ -97,7 +104,7 @@ class MMGL(ReIDModule):
             )
         self.stripes = stripes
         self.loss_weights = {"permutation_recovery": permutation_weight, "cycle_contrastive": cycle_weight}
-        self.sinkhorn = {"rounds": sinkhorn_rounds, "temperature": sinkhorn_temperature}
+        self.sinkhorn = SinkhornSettings(rounds=sinkhorn_rounds, temperature=sinkhorn_temperature)
         self.temperature = temperature
         self.backbone = Backbone(backbone, pretrained=pretrained, weights=weights, two_stream_until=two_stream_until)
         channels = self.backbone.channels[-1]
@@ -128,23 +135,36 @@ class MMGL(ReIDModule):
         parts = None if self.part_head is None else self.part_head(maps)
         return scores, parts
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the total loss of a batch; its images may come in any order of modalities."""
+    def prepare(self, data: TrainingData) -> None:
+        """Check that the stripes fit the images, and that what is monitored is logged."""
+        require_stripes(data.image_size[0], self.stripes, stride=self._cut_stride())
+        monitored = [c.monitor or "" for c in self.trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)]
+        for name, weight, head in (
+            ("val/permutation_accuracy", "permutation_weight", self.permutation_head),
+            ("val/stripe", "cycle_weight", self.part_head),
+        ):
+            if head is None and any(monitor.startswith(name) for monitor in monitored):
+                raise VIReIDError(
+                    f"checkpoint.monitor is {name}..., which is not logged with {weight}: 0; set it to "
+                    "val/stripe_match, val/permutation_accuracy or val/mAP, whichever there is."
+                )
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the loss terms of a batch; its images may come in any order of modalities."""
         images, modality = batch["image"], batch["modality"]
-        seed = (_TRAINING, self._seed(), self.current_epoch, self.global_rank, batch_idx)
-        order = draw_orders(len(images), self.stripes, seed).to(images.device)
+        order = draw_orders(len(images), self.stripes, (_TRAINING, *self.draw_key)).to(images.device)
         scores, parts = self.recover(images, modality, order)
-        terms = {}
+        terms: dict[str, Tensor] = {}
         if scores is not None:
             terms["permutation_recovery"] = permutation_recovery_loss(scores, order, **self.sinkhorn)
         if parts is not None:
             rows = ModalityRows.of(modality)
             visible, infrared = parts[rows.visible].flatten(0, 1), parts[rows.infrared].flatten(0, 1)
             terms["cycle_contrastive"] = cycle_contrastive_loss(visible, infrared, temperature=self.temperature)
-        return self.combine(terms, self.loss_weights, batch)
+        return terms
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Return the embeddings of the images as they are, and see what is recovered of them shuffled."""
+        """Return the embeddings of the images as they are, and note what is recovered of them shuffled."""
         outputs = super().validation_step(batch, batch_idx)
         images = batch["image"]
         orders = [draw_orders(1, self.stripes, (_EVALUATION, index)) for index in batch["index"].tolist()]
@@ -166,38 +186,8 @@ class MMGL(ReIDModule):
         """Log what was recovered."""
         self._log_recovery("test")
 
-    def setup(self, stage: str) -> None:
-        """Check, before anything is loaded, that the stripes fit the images, and that what is monitored is logged."""
-        super().setup(stage)
-        monitored = [callback.monitor for callback in self.trainer.checkpoint_callbacks] if stage == "fit" else []
-        missing = [
-            (name, weight)
-            for name, weight, head in (
-                ("val/permutation_accuracy", "permutation_weight", self.permutation_head),
-                ("val/stripe", "cycle_weight", self.part_head),
-            )
-            if head is None and any((monitor or "").startswith(name) for monitor in monitored)
-        ]
-        if missing:
-            name, weight = missing[0]
-            raise VIReIDError(
-                f"checkpoint.monitor is {name}..., which is not logged with {weight}: 0; set it to val/stripe_match, "
-                "val/permutation_accuracy or val/mAP, whichever there is."
-            )
-        size = getattr(getattr(self.trainer, "datamodule", None), "image_size", None)
-        if size is not None and stage != "predict":
-            require_stripes(size[0], self.stripes, stride=self._cut_stride())
-
-    def _check_classes(self) -> None:
-        """There are none."""
-
     def _cut_stride(self) -> int:
         return _STRIDE if self.part_head is not None else 1
-
-    def _seed(self) -> int:
-        """Return the seed that the datamodule's draws follow from."""
-        seed = getattr(getattr(self._trainer, "datamodule", None), "seed", None)
-        return int(os.environ.get("PL_GLOBAL_SEED", 0)) if seed is None else seed
 
     def _log_recovery(self, stage: str) -> None:
         # The metric has gathered all processes; averaging their equal values again keeps Lightning from a warning.

@@ -31,6 +31,14 @@ class StripeRecovery(Metric):
     full_state_update = False
     higher_is_better = True
 
+    recovered: Tensor
+    ordered: Tensor
+    images: Tensor
+    embedding_sums: list[Tensor]
+    parts: list[Tensor]
+    stripes: list[Tensor]
+    modalities: list[Tensor]
+
     def __init__(self) -> None:
         super().__init__()
         self.add_state("recovered", torch.zeros(2, dtype=torch.long), dist_reduce_fx="sum")
@@ -53,14 +61,14 @@ class StripeRecovery(Metric):
             embedding: (B, D), L2-normalised.
             modality: (B,) int64.
             order: (B, d) int64: the stripe that each place of the shuffled image shows.
-            recovered: (B, d) int64, the order that the model found; None: it looks for none.
-            parts: (B, d, E), L2-normalised features of the places; None: there are none.
+            recovered: (B, d) int64, the order that the model found; None where it looks for none.
+            parts: (B, d, E), L2-normalised features of the places; None where the model makes none.
         """
         self.images += len(modality)
         self.embedding_sums.append(embedding.double().sum(0, keepdim=True))
         if recovered is not None:
-            right = (recovered == order).all(1)
-            self.recovered += torch.bincount(modality[right], minlength=2)
+            correct = (recovered == order).all(1)
+            self.recovered += torch.bincount(modality[correct], minlength=2)
             self.ordered += torch.bincount(modality, minlength=2)
         if parts is not None:
             self.parts.append(parts.flatten(0, 1).float())
@@ -69,7 +77,7 @@ class StripeRecovery(Metric):
 
     def compute(self) -> dict[str, Tensor]:
         """Return the shares by name."""
-        values = {}
+        values: dict[str, Tensor] = {}
         if self.ordered.sum():
             values |= _shares("permutation_accuracy", self.recovered, self.ordered)
         if len(self.parts):

@@ -12,6 +12,8 @@ from vireid_lightning.methods.released.release import BACKBONE, Release, State, 
 
 
 class AGWRelease(Release):
+    """Layout of the weights of AGW's authors."""
+
     title, image_size = "AGW", (288, 144)
     signature = ("NL_2.", "NL_3.")
     sizing = ("classifier.weight", "NL_2.0.theta.weight")
@@ -25,11 +27,13 @@ class AGWRelease(Release):
     _layers: ClassVar[Mapping[str, str]] = {"g.0": "g", "theta": "theta", "phi": "phi", "W.0": "project", "W.1": "norm"}
 
     def build(self, state: State) -> ReIDModule:
+        """Return the module whose sizes are those of the file, with fresh weights."""
         classifier, theta = (state[name] for name in self.sizing)
         count = (count_indices(state, r"NL_2\.(\d+)\..+"), count_indices(state, r"NL_3\.(\d+)\..+"))
         return AGW(num_classes=len(classifier), non_local_blocks=count, non_local_channels=len(theta), **BACKBONE)
 
     def rename(self, name: str, state: State) -> str | None:
+        """Return our name of a tensor in the file, None for one that the method does not use."""
         if match := re.fullmatch(r"NL_([23])\.(\d+)\.(g\.0|theta|phi|W\.[01])\.(.+)", name):
             stage, index, layer, rest = match.groups()
             # The file counts non-local blocks, we name them after the block that they follow: the stage's last ones.

@@ -11,6 +11,8 @@ from vireid_lightning.methods.released.release import BACKBONE, Release, State
 
 
 class DCLNetRelease(Release):
+    """Layout of the weights of DCLNet's authors."""
+
     title, image_size = "DCLNet", (288, 144)
     signature = ("part_classifier.", "pixel_classifier_")
     sizing = ("classifier.weight", "part_classifier.weight")
@@ -29,5 +31,6 @@ class DCLNetRelease(Release):
     }
 
     def build(self, state: State) -> ReIDModule:
+        """Return the module whose sizes are those of the file, with fresh weights."""
         whole, parts = (state[name] for name in self.sizing)
         return DCLNet(num_classes=len(whole), parts=parts.shape[1] // whole.shape[1], **BACKBONE)

@@ -72,7 +72,8 @@ def _numpy_scalars() -> list[Any]:
             kind = np.dtype(dtype)
             if kind.kind not in "biuf":
                 raise VIReIDError(f"A checkpoint holds a numpy scalar of type {kind}, which is no number.")
-            return np.frombuffer(data, kind)[0].item()
+            number: int | float | bool = np.frombuffer(data, kind)[0].item()
+            return number
 
         scalar.__module__, scalar.__qualname__ = module, "scalar"
         return scalar

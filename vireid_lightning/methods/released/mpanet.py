@@ -11,6 +11,8 @@ from vireid_lightning.methods.released.release import BACKBONE, Release, State
 
 
 class MPANetRelease(Release):
+    """Layout of the weights of MPANet's authors."""
+
     title, image_size = "MPANet", (384, 128)
     signature = ("spatial_attention.", "backbone.MAM")
     sizing = ("classifier.weight", "spatial_attention.weight")
@@ -26,5 +28,6 @@ class MPANetRelease(Release):
     }
 
     def build(self, state: State) -> ReIDModule:
+        """Return the module whose sizes are those of the file, with fresh weights."""
         classes, parts = (len(state[name]) for name in self.sizing)
         return MPANet(num_classes=classes, parts=parts, **BACKBONE)

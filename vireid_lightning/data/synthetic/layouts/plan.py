@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
-import numpy as np
+from numpy.typing import NDArray
 
 from vireid_lightning.errors import VIReIDError
 
-#: First number of each layout's people. Two layouts drawn with one seed show different people, so that a model
-#: trained on one (a source of CMAM, say) has met nobody of the other.
+#: First number of each layout's people. Two layouts drawn with one seed show different people, so that nothing
+#: learnt from one of them is about the people of the other.
 POPULATION = {
     "sysu_mm01": 0,
     "regdb": 100_000,
@@ -28,7 +30,7 @@ class PlannedImage:
 
     Attributes:
         path: Relative to the root, with forward slashes; the suffix gives the format.
-        person: Who is drawn: images of one person share the number, two persons never do.
+        person: Number of the person drawn; images show the same person where it is the same.
         identity: The identity number in the layout (-1 or 0 for junk images).
         modality: 0 visible, 1 infrared.
         camera: The layout's camera number, from 1; -1 unknown.
@@ -68,13 +70,18 @@ def require_counts(layout: str, **counts: int) -> None:
             raise VIReIDError(f"The {layout} layout cannot be planned with {name}={count}; give at least 1.")
 
 
-def matrix_file(variable: str, value: np.ndarray) -> bytes:
+def encode_matrix(variable: str, value: NDArray[Any]) -> bytes:
     """Return the content of a MATLAB file with one variable; the same value gives the same bytes."""
     from scipy.io import savemat
 
     buffer = io.BytesIO()
     savemat(buffer, {variable: value}, oned_as="row")
     content = bytearray(buffer.getvalue())
-    # The first 116 bytes are free text into which scipy writes the time; MATLAB wants it to begin with this word.
+    # The first 116 bytes are free text into which SciPy writes the time; MATLAB wants it to begin with this word.
     content[:116] = b"MATLAB 5.0 MAT-file".ljust(116)
     return bytes(content)
+
+
+def join_lines(lines: Iterable[str], end: str = "\n") -> bytes:
+    """Return the content of a text file of these lines."""
+    return "".join(line + end for line in lines).encode()

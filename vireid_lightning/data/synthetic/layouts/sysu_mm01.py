@@ -5,15 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
+from vireid_lightning.data.datasets.gallery_draws import GALLERY_DRAWS
 from vireid_lightning.data.datasets.index_files import load_matrix, read_matrix_numbers, read_numbers
-from vireid_lightning.data.datasets.protocol_building import TRIALS
 from vireid_lightning.data.datasets.sysu_mm01 import CAMERA_MODALITY
 from vireid_lightning.data.synthetic.layouts.plan import (
     POPULATION,
     LayoutPlan,
     PlannedImage,
-    matrix_file,
+    encode_matrix,
     require_counts,
 )
 from vireid_lightning.errors import VIReIDError
@@ -35,18 +36,18 @@ def plan_sysu_mm01(
         seed: Seed of the image orders in ``rand_perm_cam.mat``.
 
     Returns:
-        The plan; its index files are the ``exp`` folder, text and MATLAB files.
+        The plan; its index files are those of the ``exp`` folder, as text and as MATLAB files.
     """
     require_counts(_LAYOUT, train=train, val=val, test=test, images_per_camera=images_per_camera)
     total = train + val + test
     numbers = list(range(1, total + 1))
     parts = {"train": numbers[:train], "val": numbers[train : train + val], "test": numbers[train + val :]}
     counts = {(identity, camera): images_per_camera for identity in numbers for camera in CAMERA_MODALITY}
-    index_files = {"exp/rand_perm_cam.mat": matrix_file("rand_perm_cam", _draw_orders(counts, total, seed))}
+    index_files = {"exp/rand_perm_cam.mat": encode_matrix("rand_perm_cam", _draw_orders(counts, total, seed))}
     for name, identities in {**parts, "available": numbers}.items():
         index_files[f"exp/{name}_id.txt"] = ",".join(map(str, identities)).encode() + b"\n"
-        index_files[f"exp/{name}_id.mat"] = matrix_file("id", np.array([identities], dtype=np.uint16))
-    return LayoutPlan(_LAYOUT, _images(counts), index_files)
+        index_files[f"exp/{name}_id.mat"] = encode_matrix("id", np.array([identities], dtype=np.uint16))
+    return LayoutPlan(_LAYOUT, _list_images(counts), index_files)
 
 
 def plan_sysu_mm01_like(exp_folder: str | Path) -> LayoutPlan:
@@ -75,10 +76,10 @@ def plan_sysu_mm01_like(exp_folder: str | Path) -> LayoutPlan:
             if images:
                 counts[identity, camera] = images
     copied = sorted(path for path in folder.iterdir() if path.suffix in (".txt", ".mat"))
-    return LayoutPlan(_LAYOUT, _images(counts), {f"exp/{path.name}": path.read_bytes() for path in copied})
+    return LayoutPlan(_LAYOUT, _list_images(counts), {f"exp/{path.name}": path.read_bytes() for path in copied})
 
 
-def _images(counts: dict[tuple[int, int], int]) -> list[PlannedImage]:
+def _list_images(counts: dict[tuple[int, int], int]) -> list[PlannedImage]:
     """List the images of (identity, camera) -> count."""
     return [
         PlannedImage(
@@ -94,7 +95,7 @@ def _images(counts: dict[tuple[int, int], int]) -> list[PlannedImage]:
     ]
 
 
-def _draw_orders(counts: dict[tuple[int, int], int], identities: int, seed: int) -> np.ndarray:
+def _draw_orders(counts: dict[tuple[int, int], int], identities: int, seed: int) -> NDArray[np.object_]:
     """Draw ``rand_perm_cam``: a 6 x 1 cell array of identities x 1 cell arrays of (trials, images) matrices."""
     generator = np.random.default_rng(seed)
     cameras = np.empty((len(CAMERA_MODALITY), 1), dtype=object)
@@ -102,7 +103,7 @@ def _draw_orders(counts: dict[tuple[int, int], int], identities: int, seed: int)
         rows = np.empty((identities, 1), dtype=object)
         for identity in range(1, identities + 1):
             count = counts.get((identity, camera), 0)
-            orders = np.tile(np.arange(1, count + 1), (TRIALS, 1))
+            orders = np.tile(np.arange(1, count + 1), (GALLERY_DRAWS, 1))
             rows[identity - 1, 0] = generator.permuted(orders, axis=1).astype(np.uint8 if count < 256 else np.uint16)
         cameras[camera - 1, 0] = rows
     return cameras

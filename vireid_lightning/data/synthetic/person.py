@@ -1,4 +1,4 @@
-"""What synthetic people and cameras are like: everything that stays the same from image to image.
+"""What synthetic people are like: everything of a person that stays the same from image to image.
 
 A person is proportions, hair, garments and things carried, each of a material with a visible colour and a near-infrared
 reflectance that is drawn independently: colour does not tell the infrared look, while shapes and textures carry over.
@@ -10,11 +10,8 @@ import colorsys
 from dataclasses import dataclass
 from enum import IntEnum
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
-
-from vireid_lightning.types import INFRARED
 
 
 class Material(IntEnum):
@@ -61,15 +58,15 @@ class Texture:
     duty: float
     start: float
 
-    def second_tone(self, along: NDArray[np.floating], around: NDArray[np.floating]) -> NDArray[np.bool_]:
-        """Return where the second tone shows.
+    def shows_second_tone(self, along: NDArray[np.floating], around: NDArray[np.floating]) -> NDArray[np.bool_]:
+        """Return where the second tone shows, bool of the arguments' broadcast shape.
 
         Args:
             along: Distance from the garment's upper edge in body heights.
-            around: Distance around the body or limb from its front in body heights, same shape.
+            around: Distance around the body or limb from its front in body heights.
         """
-        across_stripe = np.mod(along, self.period) < self.duty * self.period
-        along_stripe = np.mod(around, self.period) < self.duty * self.period
+        across_stripe: NDArray[np.bool_] = np.mod(along, self.period) < self.duty * self.period
+        along_stripe: NDArray[np.bool_] = np.mod(around, self.period) < self.duty * self.period
         if self.kind == "stripes":
             return across_stripe
         if self.kind == "pinstripes":
@@ -79,14 +76,15 @@ class Texture:
         if self.kind == "dots":
             half = self.period / 2
             square = np.square(np.mod(along, self.period) - half) + np.square(np.mod(around, self.period) - half)
-            return square < np.square(0.75 * half)
+            return np.asarray(square < np.square(0.75 * half), dtype=bool)
         if self.kind == "band":
             return (along > self.start) & (along < self.start + 1.2 * self.period)
         if self.kind == "block":
             return along < self.start + 0.05
         if self.kind == "print":
-            return np.square((along - self.start - 0.05) / 0.045) + np.square(around / (0.04 + self.period / 3)) < 1
-        return np.zeros(along.shape, bool)
+            square = np.square((along - self.start - 0.05) / 0.045) + np.square(around / (0.04 + self.period / 3))
+            return np.asarray(square < 1, dtype=bool)
+        return np.zeros(along.shape, dtype=bool)
 
 
 @dataclass(frozen=True)
@@ -102,9 +100,9 @@ class Person:
         hair: ``none``, ``short``, ``long``, ``tail``, ``bun``, ``curls`` or ``hat``.
         sleeve: How much of the arm is covered, 0 to 1.
         hem: How far the top reaches below the hips.
-        flare: How much the hem stands out.
-        open_front: The top is an open jacket over an inner shirt.
-        hood: The top has a hood or high collar.
+        flare: Factor on the width of the hem.
+        open_front: Whether the top is an open jacket over an inner shirt.
+        hood: Whether the top has a hood or high collar.
         bottom: ``trousers``, ``shorts`` or ``skirt``.
         bottom_length: Share of the leg that shorts or a skirt cover.
         bottom_width: Factor on the legs of trousers and shorts, or the skirt's flare.
@@ -146,54 +144,22 @@ class Person:
     bottom_texture: Texture
 
 
-@dataclass(frozen=True)
-class Camera:
-    """One camera: the range of what it sees, from which every image draws.
-
-    Attributes:
-        modality: 0 visible, 1 infrared.
-        views: (4,) probabilities of front, left, back and right.
-        pitch: How far the camera looks down, in radians.
-        gain: Mean exposure.
-        cast: (3,) factor on red, green and blue.
-        ramp: (2,) slope of the light across and down the image.
-        spot: How much brighter the centre of the image is than its corners (infrared illumination).
-        haze: Share of grey that veils the image.
-        blur: Mean standard deviation of the blur, in pixels at 128 rows.
-        noise: Mean standard deviation of the noise, in grey levels.
-        quality: JPEG quality.
-        place: (rows, columns, 3) uint8, the panorama that backgrounds are cut from.
-    """
-
-    modality: int
-    views: NDArray[np.float64]
-    pitch: float
-    gain: float
-    cast: NDArray[np.float64]
-    ramp: NDArray[np.float64]
-    spot: float
-    haze: float
-    blur: float
-    noise: float
-    quality: int
-    place: NDArray[np.uint8]
-
-
-def _cloth(rng: np.random.Generator) -> NDArray[np.float64]:
-    """Return a colour as clothes have it: often grey, black, white or blue, sometimes strong."""
+def _draw_cloth(rng: np.random.Generator) -> NDArray[np.float64]:
+    """Draw a colour as clothes have it: often grey, black, white or blue, sometimes strong."""
     hue = rng.uniform(0.55, 0.7) if rng.random() < 0.3 else rng.random()
     saturation = rng.uniform(0, 0.15) if rng.random() < 0.4 else rng.uniform(0.2, 0.95)
     return 255 * np.array(colorsys.hsv_to_rgb(hue, saturation, rng.uniform(0.1, 0.98)))
 
 
-def _texture(rng: np.random.Generator, kinds: tuple[str, ...], weights: tuple[float, ...]) -> Texture:
+def _draw_texture(rng: np.random.Generator, kinds: tuple[str, ...], weights: tuple[float, ...]) -> Texture:
+    """Draw a texture of one of several kinds."""
     kind = str(rng.choice(kinds, p=weights))
     return Texture(kind, rng.uniform(0.045, 0.13), rng.uniform(0.35, 0.6), rng.uniform(0.02, 0.16))
 
 
 def draw_person(rng: np.random.Generator) -> Person:
     """Draw one identity; the same generator state gives the same person."""
-    colour = np.stack([_cloth(rng) for _ in Material])
+    colour = np.stack([_draw_cloth(rng) for _ in Material])
     reflectance = rng.uniform(30, 245, len(Material))
     tones = np.array([rng.uniform(0.35, 1.0), rng.uniform(0.35, 1.0), rng.uniform(0.35, 1.0)])
     skin = rng.uniform(0.35, 1.0)
@@ -207,8 +173,8 @@ def draw_person(rng: np.random.Generator) -> Person:
         # A texture is there to be seen: the second tone differs clearly in the visible light and, drawn apart from it,
         # in the infrared, where the camera may then lose some of it (Person.tone_kept).
         step = rng.choice([-1, 1]) * rng.uniform(70, 140)
-        colour[second] = np.clip(colour[second] - colour[second].mean() + _other(colour[first].mean(), step), 0, 255)
-        reflectance[second] = _other(reflectance[first], rng.choice([-1, 1]) * rng.uniform(70, 140))
+        colour[second] = np.clip(colour[second] - colour[second].mean() + _shift(colour[first].mean(), step), 0, 255)
+        reflectance[second] = _shift(reflectance[first], rng.choice([-1, 1]) * rng.uniform(70, 140))
     bottom = str(rng.choice(["trousers", "shorts", "skirt"], p=[0.5, 0.22, 0.28]))
     top_kinds = ("plain", "stripes", "pinstripes", "checks", "dots", "band", "block", "print")
     top_weights = (0.16, 0.15, 0.11, 0.12, 0.1, 0.12, 0.12, 0.12)
@@ -246,63 +212,11 @@ def draw_person(rng: np.random.Generator) -> Person:
         bag_size=rng.uniform(0.055, 0.11),
         bag_side=int(rng.choice([-1, 1])),
         glasses=bool(rng.random() < 0.3),
-        top_texture=_texture(rng, top_kinds, top_weights),
-        bottom_texture=_texture(rng, bottom_kinds, (0.52, 0.12, 0.12, 0.12, 0.12)),
+        top_texture=_draw_texture(rng, top_kinds, top_weights),
+        bottom_texture=_draw_texture(rng, bottom_kinds, (0.52, 0.12, 0.12, 0.12, 0.12)),
     )
 
 
-def _other(value: float, step: float) -> float:
+def _shift(value: float, step: float) -> float:
     """Move a brightness by a step, the other way where it would leave the range."""
     return value + step if 15 <= value + step <= 250 else value - step
-
-
-def disturbance(difficulty: float) -> float:
-    """Return how strong the cameras' disturbances are: about twice as strong at 0.5 as at 0, and again at 1.
-
-    They never vanish: even the easiest cameras leave raw pixels useless.
-    """
-    return 0.35 + 0.45 * difficulty + 0.8 * difficulty**2
-
-
-def draw_camera(rng: np.random.Generator, modality: int, difficulty: float, rows: int, columns: int) -> Camera:
-    """Draw one camera whose disturbances grow with ``difficulty``; its backgrounds fit images of rows x columns."""
-    infrared = modality == INFRARED
-    scale = disturbance(difficulty)
-    return Camera(
-        modality=modality,
-        views=rng.dirichlet(np.full(4, 3.0)),
-        pitch=rng.uniform(0.05, 0.35),
-        gain=rng.uniform(0.9, 1.15) if infrared else rng.uniform(0.75, 1.2),
-        cast=np.ones(3) if infrared else 1 + 0.25 * scale * rng.uniform(-1, 1, 3),
-        ramp=(0.12 + 0.2 * scale) * rng.uniform(-1, 1, 2),
-        spot=scale * (rng.uniform(0.25, 0.6) if infrared else rng.uniform(0, 0.2)),
-        haze=scale * rng.uniform(0, 0.25),
-        blur=scale * rng.uniform(0.2, 0.9),
-        noise=scale * (rng.uniform(4, 10) if infrared else rng.uniform(2, 6)),
-        quality=int(rng.integers(75, 95)),
-        place=_place(rng, infrared, 0.3 + 0.3 * scale, 2 * rows, 6 * columns),
-    )
-
-
-def _place(rng: np.random.Generator, infrared: bool, clutter: float, rows: int, columns: int) -> NDArray[np.uint8]:
-    """Return a panorama: a wall, a floor, and doors, posters and poles of every size that stand out by ``clutter``."""
-    # Infrared lamps reach people better than what is behind them.
-    ground = rng.uniform(40, 110) if infrared else rng.uniform(70, 190)
-
-    def tone() -> tuple[float, float, float]:
-        grey = ground + clutter * rng.uniform(-110, 110)
-        red, green, blue = np.clip(grey + (0 if infrared else 1) * rng.normal(0, 22, 3), 0, 255)
-        return float(red), float(green), float(blue)
-
-    place = np.empty((rows, columns, 3), np.uint8)
-    horizon = int(rows * rng.uniform(0.55, 0.75))
-    place[:horizon] = tone()
-    place[horizon:] = tone()
-    for _ in range(int(rng.integers(30, 60))):
-        x, y = int(rng.uniform(-0.05, 1) * columns), int(rng.uniform(-0.1, 1) * rows)
-        width, height = int(rng.uniform(0.01, 0.1) * columns), int(rng.uniform(0.03, 0.6) * rows)
-        cv2.rectangle(place, (x, y), (x + width, y + height), tone(), -1 if rng.random() < 0.75 else 2)
-    for _ in range(int(rng.integers(4, 14))):
-        x, y = rng.uniform(0, columns, 2), rng.uniform(0, rows, 2)
-        cv2.line(place, (int(x[0]), int(y[0])), (int(x[1]), int(y[1])), tone(), int(rng.integers(1, 4)))
-    return cv2.GaussianBlur(place, (0, 0), 0.8)

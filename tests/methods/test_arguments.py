@@ -1,0 +1,65 @@
+"""Arguments that methods share are documented once, and every method's help has a line for each of its arguments."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from vireid_lightning.cli import lightning
+from vireid_lightning.methods import AGW, CMAM, MMGL, Baseline, DCLNet, MPANet, Optimization, ReIDModule
+from vireid_lightning.methods.arguments import SHARED_ARGUMENTS
+
+METHODS = [Baseline, AGW, MPANet, DCLNet, MMGL, CMAM]
+
+
+def printed_help(name: str, capsys) -> str:
+    with pytest.raises(SystemExit) as stop:
+        lightning(["fit", f"--model.help={name}"])
+    assert not stop.value.code
+    return " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_command_line_explains_every_argument(method, capsys):
+    text = printed_help(method.__name__, capsys)
+    for name in inspect.signature(method).parameters:
+        if name != "optimization":  # a group, with a heading and lines of its own
+            assert re.search(rf"--model\.{name} (\S+|\[[^]]*\]) [A-Z]", text), name
+    assert SHARED_ARGUMENTS["weights"] in text
+
+
+def test_so_it_does_for_a_users_own_method(tmp_path, monkeypatch, capsys):
+    shutil.copy(Path(__file__).parent / "examples" / "cluster_contrast.py", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    text = printed_help("cluster_contrast.ClusterContrast", capsys)
+    for line in (SHARED_ARGUMENTS["backbone"], SHARED_ARGUMENTS["pretrained"], "Largest Jaccard distance of two"):
+        assert line in text
+
+
+def test_a_method_may_say_more_and_one_without_a_docstring_is_documented_too():
+    class Silent(ReIDModule):
+        def __init__(self, *, backbone: str = "resnet18", optimization: Optimization = Optimization()) -> None:
+            super().__init__(num_classes=None, optimization=optimization)
+
+    class Outspoken(Silent):
+        """Says more.
+
+        Args:
+            backbone: The smaller the better.
+
+        Raises:
+            VIReIDError: Never.
+        """
+
+    assert inspect.getdoc(Silent).count(f"backbone: {SHARED_ARGUMENTS['backbone']}") == 1
+    text = inspect.getdoc(Outspoken)
+    assert text.startswith("Says more.\n\nArgs:\n")
+    assert text.count("backbone:") == 1
+    assert "    backbone: The smaller the better." in text
+    assert f"    optimization: {SHARED_ARGUMENTS['optimization']}\n" in text
+    assert text.endswith("Raises:\n    VIReIDError: Never.")
+    assert "num_classes" not in text

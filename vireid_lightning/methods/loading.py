@@ -1,0 +1,59 @@
+"""Rebuild a method from its checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypeVar, overload
+
+from vireid_lightning.errors import VIReIDError
+from vireid_lightning.methods.agw import AGW
+from vireid_lightning.methods.base import ReIDModule
+from vireid_lightning.methods.baseline import Baseline
+from vireid_lightning.methods.checkpoint import BLOCK, read_checkpoint
+from vireid_lightning.methods.cmam import CMAM
+from vireid_lightning.methods.dclnet import DCLNet
+from vireid_lightning.methods.mmgl import MMGL
+from vireid_lightning.methods.mpanet import MPANet
+
+_METHODS: dict[str, type[ReIDModule]] = {cls.__name__: cls for cls in (Baseline, AGW, MPANet, DCLNet, MMGL, CMAM)}
+
+_Method = TypeVar("_Method", bound=ReIDModule)
+
+
+@overload
+def load_method(path: str | Path) -> ReIDModule: ...
+@overload
+def load_method(path: str | Path, method: type[_Method]) -> _Method: ...
+
+
+def load_method(path: str | Path, method: type[ReIDModule] | None = None) -> ReIDModule:
+    """Rebuild the method that a checkpoint holds, in eval mode on the CPU.
+
+    Args:
+        path: The checkpoint.
+        method: Class of the method; needed for one that is not of this package. A checkpoint never decides what is
+            imported: by its name alone only the methods of this package are found.
+
+    Raises:
+        VIReIDError: If the file is no checkpoint of this package, or it holds another method.
+
+    Example:
+        >>> model = load_method("runs/mpanet_sysu/checkpoints/best.ckpt")  # doctest: +SKIP
+        >>> mine = load_method("runs/mine/checkpoints/best.ckpt", method=MyMethod)  # doctest: +SKIP
+        >>> embeddings = model.embed(images, modality)  # doctest: +SKIP
+    """
+    checkpoint = read_checkpoint(path)
+    name = checkpoint[BLOCK]["method"]
+    if method is None:
+        if name not in _METHODS:
+            raise VIReIDError(
+                f"{path} holds the method '{name}', which is none of this package's ({', '.join(_METHODS)}); import "
+                f"its class and load it with load_method(path, method={name})."
+            )
+        method = _METHODS[name]
+    elif method.__name__ != name:
+        raise VIReIDError(f"{path} holds the method '{name}', not {method.__name__}; give method={name}.")
+    module = method(**method.upgrade_arguments(checkpoint["hyper_parameters"]))
+    module.load_state_dict(checkpoint["state_dict"])
+    module.on_load_checkpoint(checkpoint)
+    return module.eval()
