@@ -24,7 +24,6 @@ METHODS = sorted(
 #: Files that may name methods which are not their own, and why.
 EXCEPTIONS = {
     "methods/__init__.py": (set(METHODS), "the public names of the methods"),
-    "methods/loading.py": (set(METHODS), "the classes that a checkpoint is rebuilt as"),
     "methods/released": ({"AGW", "DCLNet", "MPANet"}, "each release is the code of a method's authors"),
     "data/images/augmentation.py": ({"AGW", "DCLNet", "MPANet"}, "config values: the papers' augmentations"),
     "data/datamodule.py": ({"MPANet"}, "a config value: the default augmentation"),

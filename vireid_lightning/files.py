@@ -6,7 +6,7 @@ import os
 import struct
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -111,7 +111,10 @@ def _map_member(path: str | Path, name: str) -> NDArray[Any] | None:
         file.seek(member.header_offset)
         lengths = struct.unpack("<2H", file.read(_LOCAL_HEADER)[-4:])
         file.seek(member.header_offset + _LOCAL_HEADER + sum(lengths))
-        read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        read_header: dict[tuple[int, int], Callable[..., tuple[tuple[int, ...], bool, np.dtype[Any]]]] = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }
         version = np.lib.format.read_magic(file)
         if version not in read_header:
             return None

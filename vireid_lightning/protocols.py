@@ -86,7 +86,8 @@ class Protocol:
 
     def samples_used(self) -> NDArray[np.int64]:
         """Return the sorted positions of all samples that any trial needs."""
-        return np.unique(np.concatenate([part for trial in self.trials for part in (trial.query, trial.gallery)]))
+        used: NDArray[np.int64] = np.concatenate([part for t in self.trials for part in (t.query, t.gallery)])
+        return np.unique(used)
 
     def check(self, queries: int, gallery: int) -> None:
         """Check that the trials point into what there is, and that no gallery lists an image twice.

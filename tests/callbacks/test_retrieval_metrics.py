@@ -263,3 +263,14 @@ def test_a_mismatch_is_refused_again_and_again(tmp_path):
     tester.test(Method(), Data(), ckpt_path=tmp_path / "weights.ckpt", verbose=False)
     with pytest.raises(VIReIDError, match="was trained on trial 3"):
         tester.test(Method(), Other(), ckpt_path=tmp_path / "weights.ckpt", verbose=False)
+
+
+def test_details_lie_beside_the_results_and_nothing_is_overwritten(tmp_path):
+    for _ in range(2):
+        metrics = RetrievalMetrics(details=True, console=quiet())
+        run(tmp_path, metrics).test(Method(), Data(), verbose=False)
+    assert (tmp_path / "results_details_1.npz").is_file()
+    with np.load(tmp_path / "results_details.npz") as file:
+        for row in metrics.table:
+            values = [file[f"{row.name}/trial_{number}/mAP"] for number in range(1, len(row.trials) + 1)]
+            assert 100 * np.mean([np.nanmean(each) for each in values]) == pytest.approx(row.mAP, rel=2**-45)

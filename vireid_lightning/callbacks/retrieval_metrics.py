@@ -11,7 +11,7 @@ from rich.console import Console
 from vireid_lightning.callbacks.run_files import Provenance, find_results_folder, require_datamodule
 from vireid_lightning.metrics.measures import MEASURES
 from vireid_lightning.metrics.re_ranking import ReRanking
-from vireid_lightning.metrics.results import ScoreTable, keep_earlier, write_results
+from vireid_lightning.metrics.results import ScoreTable, keep_earlier, write_details, write_results
 from vireid_lightning.metrics.retrieval_metric import RetrievalMetric
 from vireid_lightning.metrics.scores import ProtocolScores
 
@@ -40,6 +40,8 @@ class RetrievalMetrics(Callback):
         allow_trial_mismatch: Whether a checkpoint may be scored on another trial of its dataset than it was trained on,
             whose test identities it may have been trained on; the result says so, and goes to
             ``results_trial_mismatch.json``.
+        details: Whether each query's average precision and the whole CMC curves are written too, to an .npz file of
+            the results' name and ``_details``; see :func:`~vireid_lightning.metrics.results.write_details`.
         console: Where the table is printed; null prints to the terminal.
 
     Attributes:
@@ -53,10 +55,11 @@ class RetrievalMetrics(Callback):
         block_mb: int = 256,
         rerank: bool | ReRanking = False,
         allow_trial_mismatch: bool = False,
+        details: bool = False,
         console: Console | None = None,
     ) -> None:
         self.distance, self.block_mb, self.rerank = distance, block_mb, rerank
-        self.allow_trial_mismatch = allow_trial_mismatch
+        self.allow_trial_mismatch, self.details = allow_trial_mismatch, details
         self.console = console
         self.table: ScoreTable | None = None
         self._metric: RetrievalMetric | None = None
@@ -145,6 +148,10 @@ class RetrievalMetrics(Callback):
         path = folder / ("results_trial_mismatch.json" if table.about["trial_mismatch"] else "results.json")
         kept = keep_earlier(path)
         write_results(path, table.to_dict())
+        if self.details:
+            beside = path.with_name(f"{path.stem}_details.npz")
+            keep_earlier(beside)
+            write_details(beside, table)
         table.print(table.title, self.console)
         console = self.console or Console(soft_wrap=True)
         console.print(f"Results: {path}" + (f" (the earlier ones: {kept.name})" if kept else ""), highlight=False)

@@ -31,7 +31,7 @@ class Matching:
 
 @torch.no_grad()
 def match_clusters(visible: Tensor, visible_labels: Tensor, infrared: Tensor, infrared_labels: Tensor) -> Matching:
-    """Pair visible with infrared clusters one to one: bipartite matching of CMAM (Wu et al., TCSVT 2024).
+    """Pair visible with infrared clusters one to one: bipartite matching (Wu et al., TCSVT 2024).
 
     The modality with more clusters is merged by Ward linkage of its L2-normalised centroids down to the other's count.
     The Hungarian algorithm then pairs the clusters so that the sum of the squared Euclidean distances between the

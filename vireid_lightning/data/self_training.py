@@ -110,7 +110,7 @@ class SelfTraining:
         self.sampler = sampler
         self.loading = loading
         self.eval_batch_size = eval_batch_size
-        self.labels = np.empty(0, dtype=np.int64)
+        self.labels: NDArray[np.int64] = np.empty(0, dtype=np.int64)
         self._drawn: DomainName = "target"
 
     @property

@@ -1,4 +1,4 @@
-"""Asymmetric mutual learning of CMAM (Wu et al., TCSVT 2024): gray views learn from colour images, never back.
+"""Asymmetric mutual learning (Wu et al., TCSVT 2024): gray views learn from colour images, never back.
 
 Model 1 sees the colour images (a) and their gray views (b), model 2 the gray views alone (c). Model 2 follows model 1's
 output for the colour images, and model 1's output for the gray views follows model 2. No gradient reaches the output

@@ -1,4 +1,4 @@
-"""The center cluster loss of MPANet, also used by DCLNet."""
+"""The center cluster loss (Wu et al., CVPR 2021)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Contrast with a cluster memory, and the agreement of two models on distances (CMAM, Wu et al., TCSVT 2024)."""
+"""Contrast with a cluster memory, and the agreement of two models on distances (Wu et al., TCSVT 2024)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Part-aware cycle-contrastive loss of MMGL: what a body part retrieves from both modalities must agree."""
+"""Part-aware cycle-contrastive loss: what a body part retrieves from both modalities must agree."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vireid_lightning.precision import in_float32
 
 @in_float32
 def cycle_contrastive_loss(visible_parts: Tensor, infrared_parts: Tensor, *, temperature: float = 0.07) -> Tensor:
-    """Contrast what each body part retrieves from the two modalities: PCC of MMGL (Wan et al., IEEE TIFS 2023).
+    """Contrast what each body part retrieves from the two modalities: PCC (Wan et al., IEEE TIFS 2023).
 
     Every part of the batch is a query q in turn. From each modality m it retrieves its soft nearest neighbour
 

@@ -1,4 +1,4 @@
-"""The dense contrastive loss of DCLNet: every pixel of an image against every pixel of its cross-modality partner."""
+"""The dense contrastive loss: every pixel of an image against every pixel of its cross-modality partner."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Identity classification by a classifier for each modality, as in MPANet (Wu et al., CVPR 2021)."""
+"""Identity classification by a classifier for each modality (Wu et al., CVPR 2021)."""
 
 from __future__ import annotations
 

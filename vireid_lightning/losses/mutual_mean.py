@@ -1,4 +1,4 @@
-"""The mutual mean loss of MPANet: each modality's classifier against the other's running mean."""
+"""The mutual mean loss (Wu et al., CVPR 2021): each modality's classifier against the other's running mean."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Permutation recovery of MMGL: find the order in which an image's stripes were shuffled."""
+"""Permutation recovery: find the order in which an image's stripes were shuffled."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def sinkhorn(logits: Tensor, *, rounds: int = 20, temperature: float = 1.0) -> T
 
 @in_float32
 def permutation_recovery_loss(logits: Tensor, order: Tensor, *, rounds: int = 20, temperature: float = 1.0) -> Tensor:
-    """Compare recovered with true orders of stripes: the permutation recovery loss of MMGL (Wan et al., TIFS 2023).
+    """Compare recovered with true orders of stripes: the permutation recovery loss (Wan et al., TIFS 2023).
 
     It is the mean squared error between P_hat = ``sinkhorn(logits)`` and the true permutation matrix P, where P[i, s]
     is 1 if place i of the shuffled image shows stripe s, and 0 otherwise. It lies in [0, 2 / d]: 0 if every order is

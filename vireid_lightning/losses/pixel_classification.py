@@ -1,4 +1,4 @@
-"""Losses of DCLNet's pixel classifiers: foreground or background, which part of the body, and equal neighbours."""
+"""Losses of pixel classifiers: foreground or background, which part of the body, and equal neighbours."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vireid_lightning.precision import in_float32
 
 @in_float32
 def pixel_classification_loss(logits: Tensor, mask: Tensor) -> Tensor:
-    """Classify pixels: background or foreground, and the part of the body (DCLNet, Sun et al., ACM MM 2022).
+    """Classify pixels: background or foreground, and the part of the body (Sun et al., ACM MM 2022).
 
     The loss is the mean cross-entropy of background against foreground over all pixels of the batch, plus the mean
     cross-entropy of the parts over its foreground pixels.
@@ -46,7 +46,7 @@ def pixel_classification_loss(logits: Tensor, mask: Tensor) -> Tensor:
 def continuity_loss(logits: Tensor) -> Tensor:
     """Return half of the mean absolute differences of vertical and of horizontal neighbours' logits, added up.
 
-    It keeps the classes of neighbouring pixels alike (DCLNet, Sun et al., ACM MM 2022).
+    It keeps the classes of neighbouring pixels alike (Sun et al., ACM MM 2022).
 
     Args:
         logits: (N, C, H, W). Any floating type; computed in float32 at least. Along a side of one pixel there are no

@@ -1,4 +1,4 @@
-"""The separation loss of MPANet's pattern alignment module."""
+"""The separation loss of pattern masks (Wu et al., CVPR 2021)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The weighted regularised triplet loss of AGW: all positives and negatives of an anchor count, the hard ones most."""
+"""The weighted regularised triplet loss: all positives and negatives of an anchor count, the hard ones most."""
 
 from __future__ import annotations
 

@@ -6,16 +6,8 @@ from pathlib import Path
 from typing import TypeVar, overload
 
 from vireid_lightning.errors import VIReIDError
-from vireid_lightning.methods.agw import AGW
 from vireid_lightning.methods.base import ReIDModule
-from vireid_lightning.methods.baseline import Baseline
 from vireid_lightning.methods.checkpoint import BLOCK, read_checkpoint
-from vireid_lightning.methods.cmam import CMAM
-from vireid_lightning.methods.dclnet import DCLNet
-from vireid_lightning.methods.mmgl import MMGL
-from vireid_lightning.methods.mpanet import MPANet
-
-_METHODS: dict[str, type[ReIDModule]] = {cls.__name__: cls for cls in (Baseline, AGW, MPANet, DCLNet, MMGL, CMAM)}
 
 _Method = TypeVar("_Method", bound=ReIDModule)
 
@@ -45,15 +37,23 @@ def load_method(path: str | Path, method: type[ReIDModule] | None = None) -> ReI
     checkpoint = read_checkpoint(path)
     name = checkpoint[BLOCK]["method"]
     if method is None:
-        if name not in _METHODS:
+        known = _find_own_methods()
+        if name not in known:
             raise VIReIDError(
-                f"{path} holds the method '{name}', which is none of this package's ({', '.join(_METHODS)}); import "
-                f"its class and load it with load_method(path, method={name})."
+                f"{path} holds the method '{name}', which is none of this package's ({', '.join(known)}); import its "
+                f"class and load it with load_method(path, method={name})."
             )
-        method = _METHODS[name]
+        method = known[name]
     elif method.__name__ != name:
         raise VIReIDError(f"{path} holds the method '{name}', not {method.__name__}; give method={name}.")
     module = method(**method.upgrade_arguments(checkpoint["hyper_parameters"]))
     module.load_state_dict(checkpoint["state_dict"])
     module.on_load_checkpoint(checkpoint)
     return module.eval()
+
+
+def _find_own_methods() -> dict[str, type[ReIDModule]]:
+    """Return the methods of this package, all of which are imported with it, by the names of their classes."""
+    package = __name__.rpartition(".")[0]
+    found = [cls for cls in ReIDModule.__subclasses__() if cls.__module__.startswith(f"{package}.")]
+    return {cls.__name__: cls for cls in found}

@@ -144,4 +144,5 @@ def find_first_equal(embeddings: Embeddings, positions: Positions, distance: str
     parts = [positions[begin : begin + step] for begin in range(0, len(positions), step)]
     digests = np.frombuffer(b"".join(map_parts(digest, parts, embeddings.device)), dtype="V16")
     _, first, group = np.unique(digests, return_index=True, return_inverse=True)
-    return first[group]
+    places: Positions = first[group]
+    return places

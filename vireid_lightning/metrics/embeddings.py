@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -43,10 +44,10 @@ class Embeddings:
 
     def __init__(
         self,
-        embedding: Tensor | np.ndarray,
-        identity: Tensor | np.ndarray | Sequence[int],
-        camera: Tensor | np.ndarray | Sequence[int] | None = None,
-        modality: Tensor | np.ndarray | Sequence[int] | None = None,
+        embedding: Tensor | NDArray[Any],
+        identity: Tensor | NDArray[Any] | Sequence[int],
+        camera: Tensor | NDArray[Any] | Sequence[int] | None = None,
+        modality: Tensor | NDArray[Any] | Sequence[int] | None = None,
         path: Sequence[str] | None = None,
         *,
         about: Mapping[str, Any] | None = None,

@@ -33,7 +33,7 @@ WIDEST_CHUNK = 2**15
 # Keys in one sort: NumPy sorts up to 512 several times as fast as more, which halves the time against a million images.
 _SORTED_AT_ONCE = 512
 # Distances that a CPU thread works on at a time, so that what it makes of them stays in the cache.
-_VALUES_AT_ONCE = 2**19
+_VALUES_AT_ONCE = 2**18
 # Queries whose own identities' images are measured together, where the gallery has several chunks.
 _MEASURED_AT_ONCE = 64
 

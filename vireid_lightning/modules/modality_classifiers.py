@@ -1,4 +1,4 @@
-"""A classifier for each modality and their running means, for the mutual mean learning of MPANet."""
+"""A classifier for each modality and their running means, for mutual mean learning (Wu et al., CVPR 2021)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class ModalityClassifiers(nn.Module):
         """Move the means towards the weights; call it once a training step, before the classifiers are used.
 
         Args:
-            rate: Share a of the way, 0 to 1; MPANet's is :func:`mean_rate`.
+            rate: Share a of the way, 0 to 1; the paper's is :func:`mean_rate`.
         """
         self.visible_mean.lerp_(self.visible.weight, rate)
         self.infrared_mean.lerp_(self.infrared.weight, rate)

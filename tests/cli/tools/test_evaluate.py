@@ -51,9 +51,12 @@ def call(path, root, *more):
 
 @pytest.mark.slow
 def test_scores_the_whole_table_of_the_real_protocol_files(embeddings, root, arrays, tmp_path, capsys):
-    call(embeddings, root, "--output", tmp_path / "results.json")
+    call(embeddings, root, "--output", tmp_path / "results.json", "--details", tmp_path / "details.npz")
     printed = capsys.readouterr().out
     content = json.loads((tmp_path / "results.json").read_text())
+    with np.load(tmp_path / "details.npz") as file:
+        curves = [file[f"all/single/official/trial_{number}/cmc"] for number in range(1, 11)]
+    assert np.mean([curve[19] for curve in curves]) == pytest.approx(content["results"][0]["scores"]["rank20"])
     rows = {row["protocol"]: row for row in content["results"]}
     assert list(rows) == [
         *(f"{mode}/{shot}/official" for mode in ("all", "indoor") for shot in ("single", "multi")),
@@ -267,3 +270,11 @@ def test_a_manifest_of_the_other_direction_alone(tmp_path, capsys):
     assert "set direction='visible-to-infrared'" in capsys.readouterr().err
     vireid([*words, "--direction", "visible-to-infrared"])
     assert "100.00" in capsys.readouterr().out
+
+
+def test_details_are_not_overwritten(embeddings, root, tmp_path, capsys):
+    (tmp_path / "details.npz").write_bytes(b"mine")
+    with pytest.raises(SystemExit, match="2"):
+        call(embeddings, root, "--details", tmp_path / "details.npz")
+    assert "give --overwrite to replace it, or another --details" in capsys.readouterr().err
+    assert (tmp_path / "details.npz").read_bytes() == b"mine"

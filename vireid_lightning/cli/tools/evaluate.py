@@ -27,7 +27,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="score embeddings of weights that were trained on another trial; the result is marked as such",
     )
     parser.add_argument("--output", help="also write the results to this .json file")
-    parser.add_argument("--overwrite", action="store_true", help="replace the output file if it exists")
+    parser.add_argument(
+        "--details", help="also write each query's average precision and the whole CMC curves to this .npz file"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace the files to write where they exist")
     parser.add_argument("--metric", help="distance between embeddings, cosine or euclidean (default: the dataset's)")
     parser.add_argument(
         "--rerank", action="store_true", help="also score with k-reciprocal re-ranking, in rows of their own"
@@ -59,17 +62,14 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         VIReIDError: If an argument or a file does not fit, before anything is computed where possible.
     """
-    output = None if arguments.output is None else Path(arguments.output)
-    if output is not None and output.is_dir():
-        raise VIReIDError(f"{output} is a folder; give --output the name of a .json file.")
-    if output is not None and output.exists() and not arguments.overwrite:
-        raise VIReIDError(f"{output} exists; give --overwrite to replace it, or another --output.")
+    output = _find_target(arguments.output, "--output", ".json", arguments.overwrite)
+    details = _find_target(arguments.details, "--details", ".npz", arguments.overwrite)
     if arguments.block_mb < 1:
         raise VIReIDError(f"--block-mb is {arguments.block_mb}; give at least 1.")
     from vireid_lightning.metrics.distances import check_distance
     from vireid_lightning.metrics.evaluation import evaluate_file
     from vireid_lightning.metrics.re_ranking import ReRanking
-    from vireid_lightning.metrics.results import write_results
+    from vireid_lightning.metrics.results import write_details, write_results
 
     settings = ReRanking(arguments.k1, arguments.k2, arguments.lambda_value)
     if arguments.metric is not None:
@@ -91,3 +91,22 @@ def run(arguments: argparse.Namespace) -> None:
     if output is not None:
         write_results(output, table.to_dict())
         print(f"Results: {output}")
+    if details is not None:
+        write_details(details, table)
+        print(f"Details: {details}")
+
+
+def _find_target(given: str | None, option: str, suffix: str, overwrite: bool) -> Path | None:
+    """Return the path of a file to write, None where it is not asked for.
+
+    Raises:
+        VIReIDError: If it is a folder, or a file that must not be replaced.
+    """
+    if given is None:
+        return None
+    path = Path(given)
+    if path.is_dir():
+        raise VIReIDError(f"{path} is a folder; give {option} the name of a {suffix} file.")
+    if path.exists() and not overwrite:
+        raise VIReIDError(f"{path} exists; give --overwrite to replace it, or another {option}.")
+    return path

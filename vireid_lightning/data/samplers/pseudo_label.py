@@ -51,7 +51,7 @@ class PseudoLabelSampler(DistributedSampler[list[Draw]]):
         super().__init__(steps, num_replicas=num_replicas, rank=rank, shuffle=True, seed=seed)
         self.steps_per_epoch = self.num_samples = steps_per_epoch
         self._groups: list[dict[int, NDArray[np.int64]]] = []
-        self._labels = np.empty(0, dtype=np.int64)
+        self._labels: NDArray[np.int64] = np.empty(0, dtype=np.int64)
         self._offset = 0
 
     def assign(
