@@ -174,6 +174,7 @@ class _View:
             block[torch.from_numpy(row), torch.from_numpy(own[row, place] - chunk.part.start)] = torch.inf
             map_parts(partial(_Rows.meet, chunk=chunk, block=block), rows, self.device)
             bar.update(block.numel())
+            del block  # before the next one is made
         gallery = torch.from_numpy(self.member.sum(axis=0)).expand(len(asked), trials)
         if removed.any():
             gallery = gallery - torch.from_numpy(self.member[np.where(removed, own, none)].sum(axis=1))

@@ -5,53 +5,44 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vireid_lightning.errors import VIReIDError
 from vireid_lightning.protocols import Protocol
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TrialScores:
-    """Scores of one trial, and the counts behind them.
+    """Scores of one trial.
 
     Attributes:
-        scores: Mean of each measure over the valid queries, in per cent, by the measure's name.
-        queries: Number of queries.
-        valid_queries: Queries with at least one true match left; the others are not in any score.
-        gallery_images: Number of gallery images.
         first: (Q,) float64, rank of each query's first true match as the CMC counts it; infinite where none is left.
         of_queries: Each measure's value for each query, (Q,) float64 from 0 to 1; NaN where no true match is left.
+        gallery_images: Number of gallery images.
     """
 
-    scores: dict[str, float]
-    queries: int
-    valid_queries: int
+    first: NDArray[np.float64] = field(repr=False)
+    of_queries: dict[str, NDArray[np.float64]] = field(repr=False)
     gallery_images: int
-    first: NDArray[np.float64] = field(repr=False, compare=False)
-    of_queries: dict[str, NDArray[np.float64]] = field(repr=False, compare=False)
 
-    @classmethod
-    def average(
-        cls, name: str, trial: int, first: NDArray[np.float64], of_queries: dict[str, NDArray[np.float64]], gallery: int
-    ) -> TrialScores:
-        """Average measures over the queries that have a true match.
+    @property
+    def queries(self) -> int:
+        """Number of queries."""
+        return len(self.first)
 
-        Raises:
-            VIReIDError: Where no query has one; ``name`` is the protocol's, ``trial`` the trial's number from 0.
-        """
-        valid = np.isfinite(first)
-        if not valid.any():
-            raise VIReIDError(
-                f"{name}: none of the {len(first)} queries has an image of its identity left in the gallery of "
-                f"{gallery} images (trial {trial + 1}); look at the identities and the removed cameras."
-            )
-        scores = {measure: 100 * float(values[valid].mean()) for measure, values in of_queries.items()}
-        values = {measure: np.where(valid, values, np.nan) for measure, values in of_queries.items()}
-        return cls(scores, len(first), int(valid.sum()), gallery, first, values)
+    @property
+    def valid_queries(self) -> int:
+        """Number of queries with at least one true match left; the others are in no score."""
+        return int(np.isfinite(self.first).sum())
+
+    @cached_property
+    def scores(self) -> dict[str, float]:
+        """Mean of each measure over the valid queries, in per cent, by the measure's name."""
+        valid = np.isfinite(self.first)
+        return {name: 100 * float(values[valid].mean()) for name, values in self.of_queries.items()}
 
     def cmc(self) -> NDArray[np.float64]:
         """Return the whole CMC curve, in per cent: element k - 1 is Rank-k, up to the rank of the hardest query."""

@@ -140,21 +140,23 @@ def _score_together(
     """Score trials that the engine takes together; by row and number."""
     protocol, trials = tasks[0].protocol, [task.trial for task in tasks]
     shape = (len(trials[0].query), len(tasks))
-    first, values = np.full(shape, np.inf), {name: np.zeros(shape) for name in MEASURES}
+    first, values = np.full(shape, np.inf), {name: np.full(shape, np.nan) for name in MEASURES}
     blocks = engine.rank_true_matches(
         query, gallery, protocol, trials, distances, block_bytes=block_mb * 2**20, progress=progress
     )
     for places, matches in blocks:
         first[places] = matches.first.cpu()
         for name, measure in MEASURES.items():
-            values[name][places] = measure.of_queries(matches).cpu()
-    return {
-        (task.row, task.number): TrialScores.average(
-            task.protocol.name,
-            task.number,
-            first[:, column],
-            {name: of_queries[:, column] for name, of_queries in values.items()},
-            len(task.trial.gallery),
-        )
-        for column, task in enumerate(tasks)
-    }
+            values[name][places] = measure.of_queries(matches).masked_fill(matches.number == 0, torch.nan).cpu()
+    scores = {}
+    for column, task in enumerate(tasks):
+        of_queries = {name: value[:, column] for name, value in values.items()}
+        scored = TrialScores(first[:, column], of_queries, len(task.trial.gallery))
+        if not scored.valid_queries:
+            raise VIReIDError(
+                f"{task.protocol.name}: none of the {scored.queries} queries has an image of its identity left in the "
+                f"gallery of {scored.gallery_images} images (trial {task.number + 1}); look at the identities and the "
+                "removed cameras."
+            )
+        scores[task.row, task.number] = scored
+    return scores
