@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
@@ -47,6 +49,7 @@ def test_equals_the_per_query_loop(values, seed, monkeypatch):
     queries, images, trials, people = draw.integers(1, [20, 60, 6, 12])
     monkeypatch.setattr(engine, "_SORTED_AT_ONCE", int(draw.choice([4, 512])))
     monkeypatch.setattr(engine, "_VALUES_AT_ONCE", int(draw.choice([50, 2**19])))
+    monkeypatch.setattr(engine, "_SLOTS", int(draw.choice([1, 3, 64])))
     if trials == 1:
         monkeypatch.setattr(engine, "WIDEST_CHUNK", int(draw.choice([1, 5, 2**15])))
     distance = draw.integers(0, values, (queries, images)).astype(np.float32) - values // 2
@@ -215,3 +218,29 @@ def test_a_gallery_of_several_chunks_of_full_size():
 def test_nobody_to_be_found_is_an_error(in_chunks):
     with pytest.raises(VIReIDError, match="none of the 2 queries"):
         in_chunks((torch.eye(2), [-1, 70]), (torch.eye(2).repeat(40, 1), [-1] * 80))
+
+
+@pytest.mark.parametrize("cmc", CURVES)
+def test_one_large_identity_among_many_strangers_takes_no_memory_of_both(cmc):
+    """A table of 20,000 identities by 10,000 images would take 1.6 GB."""
+    identity = np.concatenate([np.zeros(10_000, dtype=np.int64), np.arange(1, 10_001), np.full(10_000, -1)])
+    draw = np.random.default_rng(0)
+    gallery = draw.integers(-9, 10, (len(identity), 2)).astype(np.float32)
+    query = draw.integers(-9, 10, (3, 2)).astype(np.float32)
+    tracemalloc.start()
+    scores = evaluate((query, [0, 5, -1]), (gallery, identity), distance="euclidean", cmc=cmc)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100 * 2**20  # NumPy's memory; 2.4 MB for each number of an image
+    distance = (gallery**2).sum(1)[None] - 2 * query @ gallery.T
+    expected = score_queries(
+        distance, np.array([0, 5, -9]), as_reference(identity, -10), np.full(3, -1), identity, "none", cmc
+    )
+    np.testing.assert_array_equal(np.where(np.isfinite(scores.trials[0].first), scores.trials[0].first, 0), expected[0])
+    np.testing.assert_allclose(scores.trials[0].of_queries["mAP"][:2], expected[1][:2], rtol=10_000 * 2**-52)
+
+
+def test_a_skipped_image_ranks_behind_an_infinite_distance():
+    # The true match overflows; the skipped image is listed before it.
+    first, average_precision, _, seen = hand([np.inf, np.inf, 0.5], 7, [7, 7, 8], "same-camera", cameras=[3, 1, 1])
+    assert (first, average_precision, seen) == (2, 0.5, 2)
