@@ -116,3 +116,9 @@ def test_an_old_config_and_what_its_run_saves_still_run(old_config, tmp_path, mo
     lightning(["fit", "--config", str(saved)])
     assert set(labels) == {True}
     assert (tmp_path / "runs/old/version_2/metrics.csv").is_file()
+
+
+def test_a_former_argument_on_the_command_line_is_told_its_new_place(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        lightning(["fit", "--model", "CMAM", "--model.source_labels=true", "--data.dataset", "SYSUMM01"])
+    assert "has moved; give --data.source.labels instead." in capsys.readouterr().err

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from vireid_lightning.errors import VIReIDError
 from vireid_lightning.metrics import ScoreTable, evaluate
 from vireid_lightning.metrics.aggregation import aggregate, render
 from vireid_lightning.metrics.measures import MEASURES, Measure, TrueMatches
@@ -101,3 +102,15 @@ def test_the_whole_curve_and_each_querys_precision_are_kept_and_written(tmp_path
         np.testing.assert_array_equal(file["query against gallery/trial_1/mAP"], trial.of_queries["mAP"])
         np.testing.assert_array_equal(file["query against gallery/trial_1/query"], np.arange(30))
         np.testing.assert_array_equal(file["query against gallery/trial_1/first"], trial.first)
+
+
+@pytest.mark.parametrize("wrong", [lambda found: 1.0, lambda found: found.first[0], lambda found: found.number.numpy()])
+def test_a_measure_that_returns_something_else_is_told_so(wrong, monkeypatch):
+    monkeypatch.setitem(MEASURES, "mine", Measure("Mine", wrong))
+    with pytest.raises(VIReIDError, match=r"The measure 'mine' returned .* \(3, 1\), belongs"):
+        evaluate((torch.eye(3), [0, 1, 2]), (torch.eye(3), [0, 1, 2]))
+
+
+def test_a_measure_may_count(monkeypatch):
+    monkeypatch.setitem(MEASURES, "first", Measure("First", lambda found: found.first <= 1))
+    assert evaluate((torch.eye(3), [0, 1, 2]), (torch.eye(3), [0, 1, 2])).mean("first") == 100

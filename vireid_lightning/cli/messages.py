@@ -9,6 +9,7 @@ from dataclasses import fields, is_dataclass
 from importlib import import_module
 from pathlib import Path
 
+from vireid_lightning.cli.moved_keys import MOVED_KEYS
 from vireid_lightning.errors import did_you_mean
 
 _KEY = re.compile(r'Parser key "([^"]+)"')
@@ -60,6 +61,8 @@ def explain_message(message: str, classes: Collection[str], options: Collection[
     if match := _UNKNOWN.search(message):
         name = next(filter(None, match.groups()))
         first, _, rest = name.partition(".")
+        if (moved := MOVED_KEYS.get(name.split(".")[-1])) is not None:
+            return f"The setting '{name}'{owner}{place} has moved; give --{moved} instead."
         if not place and not owner and first not in sections:
             hint = did_you_mean(first, sections)
         else:

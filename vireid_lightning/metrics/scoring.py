@@ -123,7 +123,7 @@ def _share_distances(tasks: Sequence[_Task], gallery: Embeddings) -> list[list[_
 
 
 def _look_up(matrix: Tensor, trial: Trial) -> Distances:
-    """Return the distances of a trial that are there already, as (queries, gallery images)."""
+    """Return distances that look up a matrix of a trial's queries by its gallery images."""
     row_of, column_of = (np.zeros(part.max() + 1, dtype=np.int64) for part in (trial.query, trial.gallery))
     row_of[trial.query], column_of[trial.gallery] = np.arange(len(trial.query)), np.arange(len(trial.gallery))
 
@@ -147,16 +147,23 @@ def _score_together(
     for places, matches in blocks:
         first[places] = matches.first.cpu()
         for name, measure in MEASURES.items():
-            values[name][places] = measure.of_queries(matches).masked_fill(matches.number == 0, torch.nan).cpu()
+            scored = measure.of_queries(matches)
+            if not isinstance(scored, Tensor) or scored.shape != matches.number.shape:
+                found = getattr(scored, "shape", type(scored).__name__)
+                raise VIReIDError(
+                    f"The measure '{name}' returned {found} where a tensor of (queries, trials), "
+                    f"{tuple(matches.number.shape)}, belongs; mend the function of MEASURES['{name}']."
+                )
+            values[name][places] = scored.double().masked_fill(matches.number == 0, torch.nan).cpu()
     scores = {}
     for column, task in enumerate(tasks):
         of_queries = {name: value[:, column] for name, value in values.items()}
-        scored = TrialScores(first[:, column], of_queries, len(task.trial.gallery))
-        if not scored.valid_queries:
+        of_trial = TrialScores(first[:, column], of_queries, len(task.trial.gallery))
+        if not of_trial.valid_queries:
             raise VIReIDError(
-                f"{task.protocol.name}: none of the {scored.queries} queries has an image of its identity left in the "
-                f"gallery of {scored.gallery_images} images (trial {task.number + 1}); look at the identities and the "
-                "removed cameras."
+                f"{task.protocol.name}: none of the {of_trial.queries} queries has an image of its identity left in "
+                f"the gallery of {of_trial.gallery_images} images (trial {task.number + 1}); look at the identities "
+                "and the removed cameras."
             )
-        scores[task.row, task.number] = scored
+        scores[task.row, task.number] = of_trial
     return scores
