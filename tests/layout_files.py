@@ -11,13 +11,24 @@ from vireid_lightning.data.synthetic.layouts import LayoutPlan
 
 
 def write_plan(plan: LayoutPlan, root: Path) -> Path:
-    """Write a plan's index files, and 16 x 8 noise for each of its images; return ``root``."""
+    """Write a plan's index files, and 16 x 8 noise for each of its images; return ``root``.
+
+    The pixels are the same in all files, the bytes are not: the image's number stands where no decoder looks.
+    """
     noise = np.random.default_rng(0).integers(0, 256, (16, 8, 3), dtype=np.uint8)
     encoded = {suffix: cv2.imencode(suffix, noise)[1].tobytes() for suffix in (".jpg", ".bmp")}
     for path, content in plan.index_files.items():
         write(root / path, content)
-    for image in plan.images:
-        write(root / image.path, encoded[Path(image.path).suffix])
+    for number, image in enumerate(plan.images):
+        content = encoded[suffix := Path(image.path).suffix]
+        tag = number.to_bytes(4, "little")
+        # A comment after a JPEG's first marker; the reserved bytes of a BMP's header.
+        write(
+            root / image.path,
+            (content[:2] + b"\xff\xfe\0\6" + tag + content[2:])
+            if suffix == ".jpg"
+            else (content[:6] + tag + content[10:]),
+        )
     return root
 
 

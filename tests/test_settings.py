@@ -44,6 +44,16 @@ DATA_DIFFERENCES: dict[tuple[str, str], tuple[Any, str]] = {
     ("cmam_regdb", "check_val_every_n_epoch"): (15, "shorter epochs"),
 }
 
+#: The filter of Pillow's by which each method's authors resize images; MMGL's is that of the fine-tuning.
+INTERPOLATIONS = {
+    "MPANet": "bilinear",
+    "Baseline": "lanczos",
+    "AGW": "lanczos",
+    "DCLNet": "lanczos",
+    "MMGL": "lanczos",
+    "CMAM": "bicubic",
+}
+
 #: Settings that follow from a dataset's size, or name it.
 OF_THE_DATASET = {"dataset", "steps_per_epoch"}
 
@@ -87,6 +97,12 @@ def differences(config: dict[str, Any]) -> dict[str, Any]:
 def test_an_experiment_repeats_the_defaults_of_its_method(path):
     meant = {setting: value for (name, setting), (value, _) in DIFFERENCES.items() if name == path.stem}
     assert differences(load(path)) == meant
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_an_experiment_resizes_as_the_methods_authors_do(path):
+    config = load(path)
+    assert config["data"]["interpolation"] == INTERPOLATIONS[config["model"]["class_path"]]
 
 
 def test_every_meant_difference_is_one_of_an_experiment():

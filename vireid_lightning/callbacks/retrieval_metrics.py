@@ -40,6 +40,9 @@ class RetrievalMetrics(Callback):
         allow_trial_mismatch: Whether a checkpoint may be scored on another trial of its dataset than it was trained on,
             whose test identities it may have been trained on; the result says so, and goes to
             ``results_trial_mismatch.json``.
+        allow_preprocessing_mismatch: Whether a checkpoint may be loaded for images of another size, interpolation or
+            normalisation than it was trained on; the result says so, and goes to
+            ``results_preprocessing_mismatch.json``.
         details: Whether each query's average precision and the whole CMC curves are written too, to an .npz file of
             the results' name and ``_details``; see :func:`~vireid_lightning.metrics.results.write_details`.
         console: Where the table is printed; null prints to the terminal.
@@ -55,11 +58,13 @@ class RetrievalMetrics(Callback):
         block_mb: int = 256,
         rerank: bool | ReRanking = False,
         allow_trial_mismatch: bool = False,
+        allow_preprocessing_mismatch: bool = False,
         details: bool = False,
         console: Console | None = None,
     ) -> None:
         self.distance, self.block_mb, self.rerank = distance, block_mb, rerank
         self.allow_trial_mismatch, self.details = allow_trial_mismatch, details
+        self.allow_preprocessing_mismatch = allow_preprocessing_mismatch
         self.console = console
         self.table: ScoreTable | None = None
         self._metric: RetrievalMetric | None = None
@@ -69,9 +74,15 @@ class RetrievalMetrics(Callback):
         """Note what results say of the checkpoint: epochs trained, last or best, and the trial.
 
         Raises:
-            VIReIDError: If the checkpoint was trained on another trial of the dataset that it is to be scored on.
+            VIReIDError: If the checkpoint was trained on another trial of the dataset that it is to be scored on, or on
+                images that were prepared in another way.
         """
-        self._provenance.note_checkpoint(trainer, checkpoint, allow_trial_mismatch=self.allow_trial_mismatch)
+        self._provenance.note_checkpoint(
+            trainer,
+            checkpoint,
+            allow_trial_mismatch=self.allow_trial_mismatch,
+            allow_preprocessing_mismatch=self.allow_preprocessing_mismatch,
+        )
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Prepare an empty metric."""
@@ -145,15 +156,18 @@ class RetrievalMetrics(Callback):
         folder = find_results_folder(trainer)
         if not trainer.is_global_zero:
             return
-        path = folder / ("results_trial_mismatch.json" if table.about["trial_mismatch"] else "results.json")
+        marks = [name for name in ("trial_mismatch", "preprocessing_mismatch") if table.about[name]]
+        path = folder / f"{'_'.join(['results', *marks])}.json"
         kept = keep_earlier(path)
         write_results(path, table.to_dict())
         if self.details:
             beside = path.with_name(f"{path.stem}_details.npz")
             keep_earlier(beside)
             write_details(beside, table)
-        table.print(table.title, self.console)
         console = self.console or Console(soft_wrap=True)
+        if trainer.progress_bar_callback is not None:
+            console.print()  # the bar has not ended its line
+        table.print(table.title, self.console)
         console.print(f"Results: {path}" + (f" (the earlier ones: {kept.name})" if kept else ""), highlight=False)
 
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from lightning.pytorch import LightningModule, Trainer
 
+from vireid_lightning.callbacks.preprocessing import find_mismatch
+from vireid_lightning.environment import find_code_state, list_versions
 from vireid_lightning.errors import VIReIDError
 from vireid_lightning.methods.checkpoint import BLOCK, load_weights_file
 
@@ -71,15 +73,20 @@ class Provenance:
 
     Attributes:
         loaded: What the last checkpoint that was loaded says: epochs trained, last or best, the trial it was trained
-            on, and whether that is another one than the data's.
+            on, and whether that, or how its images were prepared, is another one than the data's.
     """
 
     def __init__(self) -> None:
         self.loaded: dict[str, Any] = {}
-        self._noted: tuple[str, str, int | None] | None = None
+        self._noted: tuple[str, ...] | None = None
 
     def note_checkpoint(
-        self, trainer: Trainer, checkpoint: Mapping[str, Any], *, allow_trial_mismatch: bool = True
+        self,
+        trainer: Trainer,
+        checkpoint: Mapping[str, Any],
+        *,
+        allow_trial_mismatch: bool = True,
+        allow_preprocessing_mismatch: bool = False,
     ) -> None:
         """Note what a checkpoint that is being loaded says of itself.
 
@@ -87,10 +94,11 @@ class Provenance:
             trainer: The trainer that loads it.
             checkpoint: Content of the file.
             allow_trial_mismatch: Whether the checkpoint may be of another trial of the dataset than the data.
+            allow_preprocessing_mismatch: Whether its images may have been prepared in another way than the data's.
 
         Raises:
-            VIReIDError: If there is no datamodule, only dataloaders, or the trial is another one and may not be.
-                Nothing is noted then.
+            VIReIDError: If there is no datamodule, only dataloaders, or the trial or the preparation of images is
+                another one and may not be. Nothing is noted then.
         """
         dataset, trained = require_datamodule(trainer).dataset, checkpoint.get(BLOCK, {}).get("dataset", {})
         is_same = trained.get("name") == dataset.name
@@ -102,12 +110,17 @@ class Provenance:
                 f"{dataset.trial}, with identities that it was trained on; set --data.dataset.init_args.trial "
                 f"{trial}, or give --allow-trial-mismatch to score it all the same, marked as such."
             )
+        other_images = find_mismatch(
+            trainer.ckpt_path, checkpoint, require_datamodule(trainer), allow=allow_preprocessing_mismatch
+        )
         self._noted = _identify_loading(trainer)
         self.loaded = {
             "epoch": checkpoint["epoch"] + 1,
             "checkpoint_kind": label_checkpoint(trainer.ckpt_path, checkpoint),
             "trained_on_trial": trial,
+            "training": checkpoint.get(BLOCK, {}).get("training"),
             "trial_mismatch": is_mismatch,
+            "preprocessing_mismatch": other_images,
         }
 
     def read_missed(self, trainer: Trainer) -> dict[str, Any] | None:
@@ -122,23 +135,31 @@ class Provenance:
     def describe(self, trainer: Trainer, module: LightningModule, stage: str) -> dict[str, Any]:
         """Return what is known of what runs now: data, method, checkpoint and trial."""
         datamodule = require_datamodule(trainer)
-        dataset = datamodule.dataset
+        dataset, preprocessing = datamodule.dataset, getattr(datamodule, "preprocessing", {})
         about = {
             "stage": stage,
             "dataset": dataset.name,
             "fingerprint": getattr(datamodule, "fingerprint", None) or dataset.fingerprint(),
             "dataset_trial": dataset.trial,
+            "synthetic": bool(getattr(dataset, "synthetic", False)),
             "method": type(module).__name__,
+            "backbone": getattr(getattr(module, "backbone", None), "name", None),
+            **{key: preprocessing.get(key) for key in ("image_size", "interpolation")},
             "checkpoint": None if trainer.ckpt_path is None else str(Path(trainer.ckpt_path).resolve()),
             "checkpoint_kind": None,
             "epoch": trainer.current_epoch,
+            "training": None,
+            "versions": list_versions(),
+            "code": find_code_state(),
             "trained_on_trial": None,
             "trial_mismatch": False,
+            "preprocessing_mismatch": False,
         }
         return about | (self.loaded if trainer.ckpt_path is not None else {})
 
 
-def _identify_loading(trainer: Trainer) -> tuple[str, str, int | None]:
-    """Return which file is loaded, and for which dataset and trial."""
-    dataset = require_datamodule(trainer).dataset
-    return str(trainer.ckpt_path), dataset.name, dataset.trial
+def _identify_loading(trainer: Trainer) -> tuple[str, ...]:
+    """Return which file is loaded, for which dataset and trial, and how the data prepares images."""
+    datamodule = require_datamodule(trainer)
+    preprocessing = getattr(datamodule, "preprocessing", None)
+    return str(trainer.ckpt_path), datamodule.dataset.name, str(datamodule.dataset.trial), str(preprocessing)

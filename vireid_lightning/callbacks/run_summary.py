@@ -11,10 +11,16 @@ from rich.console import Console
 from rich.table import Table
 
 from vireid_lightning.callbacks.run_files import require_datamodule
+from vireid_lightning.environment import find_code_state, list_versions
+from vireid_lightning.methods.training_record import name_weights
+from vireid_lightning.metrics.terminal import name_dataset
 
 
 class RunSummary(Callback):
-    """Prints, once, before the first step: the data's counts, the method, its size, the batch, precision and protocol.
+    """Prints, once, before the first step, what a run is.
+
+    That is the data's counts, the method and its size, the batch, the schedule, where the weights come from, the seed,
+    the images' size, the precision, the protocols, the versions of packages, and the state of the user's code.
 
     Args:
         console: Where the summary is printed; null prints to the terminal.
@@ -45,7 +51,8 @@ class RunSummary(Callback):
         self._printed = True
         console = self._console or Console()
         summary = datamodule.summary()
-        table = Table(title=f"{summary['dataset']} in {datamodule.dataset.root}", title_justify="left")
+        name = name_dataset(summary["dataset"], getattr(datamodule.dataset, "synthetic", False))
+        table = Table(title=f"{name} in {datamodule.dataset.root}", title_justify="left")
         table.add_column("split")
         for heading in ("identities", "visible images", "infrared images", "cameras"):
             table.add_column(heading, justify="right")
@@ -54,7 +61,7 @@ class RunSummary(Callback):
             table.add_row(split, *(f"{number:,}" for number in numbers))
         console.print(table)
         for name, text in _describe_run(trainer, pl_module, stage, summary):
-            console.print(f"{name:<12}{text}", highlight=False)
+            console.print(f"{name:<12}{text}", highlight=False, soft_wrap=True)
 
 
 def _describe_run(
@@ -78,6 +85,19 @@ def _describe_run(
                 f"{size * trainer.accumulate_grad_batches} images in an update of the weights",
             )
         yield "Schedule", f"{trainer.max_epochs} epochs of {summary['steps_per_epoch']} steps"
+        yield "Weights", _describe_first_weights(trainer, pl_module)
+        yield "Seed", str(require_datamodule(trainer).training_data().seed)
+    preprocessing = require_datamodule(trainer).preprocessing
+    yield "Images", f"{' x '.join(map(str, preprocessing['image_size']))}, {preprocessing['interpolation']}"
     yield "Precision", str(trainer.precision)
     protocols = require_datamodule(trainer).protocols("test" if stage == "test" else "validate")
     yield ("Validation" if stage == "fit" else "Protocols"), ", ".join(protocol.name for protocol in protocols)
+    yield "Versions", ", ".join(f"{name} {version}" for name, version in list_versions().items())
+    if (code := find_code_state()) is not None:
+        yield "Code", f"commit {str(code['commit'])[:12]}{' with changes' if code['dirty'] else ''}"
+
+
+def _describe_first_weights(trainer: Trainer, pl_module: LightningModule) -> str:
+    if trainer.ckpt_path is not None:
+        return f"go on from {trainer.ckpt_path}"
+    return name_weights(pl_module.hparams) or "not known"

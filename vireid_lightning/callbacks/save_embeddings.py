@@ -24,23 +24,38 @@ class SaveEmbeddings(Callback):
 
     Args:
         filename: Name of the file.
+        allow_preprocessing_mismatch: Whether a checkpoint may be loaded for images of another size, interpolation or
+            normalisation than it was trained on; the file says so.
         console: Where the path of the file is printed; null prints to the terminal.
     """
 
-    def __init__(self, filename: str = "embeddings.npz", *, console: Console | None = None) -> None:
+    def __init__(
+        self,
+        filename: str = "embeddings.npz",
+        *,
+        allow_preprocessing_mismatch: bool = False,
+        console: Console | None = None,
+    ) -> None:
         self.filename, self.console = filename, console
+        self.allow_preprocessing_mismatch = allow_preprocessing_mismatch
         self._metric: RetrievalMetric | None = None
         self._provenance = Provenance()
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Note what the file says of the checkpoint."""
-        self._provenance.note_checkpoint(trainer, checkpoint)
+        """Note what the file says of the checkpoint.
+
+        Raises:
+            VIReIDError: If the checkpoint was trained on images that were prepared in another way.
+        """
+        self._provenance.note_checkpoint(
+            trainer, checkpoint, allow_preprocessing_mismatch=self.allow_preprocessing_mismatch
+        )
 
     def on_predict_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Prepare an empty collection of embeddings."""
         samples = require_datamodule(trainer).eval_samples("test")
         if (weights := self._provenance.read_missed(trainer)) is not None:
-            self._provenance.note_checkpoint(trainer, weights)
+            self.on_load_checkpoint(trainer, pl_module, weights)
         self._metric = RetrievalMetric(samples, []).to(pl_module.device)
 
     def on_predict_batch_end(

@@ -68,7 +68,8 @@ def open_dataset(dataset: type[ReIDDataset] | str, root: str, **options: Any) ->
         signature.bind(root, **given)
     except TypeError as error:
         for option in given.keys() - signature.parameters.keys():
-            raise VIReIDError(f"{cls.__name__} takes no {option}; leave out --{option}.") from None
+            flag = option.replace("_", "-")
+            raise VIReIDError(f"{cls.__name__} takes no {option}; leave out --{flag}.") from None
         raise VIReIDError(
             f"{cls.__name__} cannot be opened with a root alone: {error}. Give its other arguments default values."
         ) from None

@@ -7,23 +7,33 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from jsonargparse import Namespace, get_loader, set_loader
+from lightning.pytorch import Trainer, loggers
 from lightning.pytorch import callbacks as lightning_callbacks
-from lightning.pytorch import loggers
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info
 from yaml import YAMLError
 
 from vireid_lightning import data, methods
 from vireid_lightning.callbacks import LastAndBest, RetrievalMetrics, RunSummary, SaveEmbeddings
+from vireid_lightning.callbacks.preprocessing import find_mismatch
+from vireid_lightning.callbacks.progress_line import ProgressLine, RemoveEmptyFolder
 from vireid_lightning.cli.messages import explain_message, list_options
 from vireid_lightning.cli.moved_keys import move_keys
+from vireid_lightning.cli.quiet import silence_other_packages
 from vireid_lightning.data import CrossModalityDataModule, ReIDDataset
 from vireid_lightning.errors import VIReIDError
 from vireid_lightning.methods import ReIDModule
 from vireid_lightning.methods.checkpoint import BLOCK, read_checkpoint
+
+#: Short options for what a checkpoint may be scored on all the same.
+_MISMATCHES = {
+    "--allow-trial-mismatch": "--retrieval.allow_trial_mismatch=true",
+    "--allow-preprocessing-mismatch": "--retrieval.allow_preprocessing_mismatch=true",
+}
 
 _load_yaml = get_loader("yaml")
 set_loader("yaml", lambda text: move_keys(_load_yaml(text)), (YAMLError,))
@@ -37,12 +47,12 @@ def run(args: Sequence[str]) -> VIReIDCLI:
     """
     # The processes that a distributed strategy starts are given the program's own arguments.
     program, path = sys.argv, sys.path
-    mismatch = {"--allow-trial-mismatch": "--retrieval.allow_trial_mismatch=true"}
-    sys.argv = [program[0], *(mismatch.get(argument, argument) for argument in args)]
+    sys.argv = [program[0], *(_MISMATCHES.get(argument, argument) for argument in args)]
     # The user's own methods and datasets. Last, so that no file there hides an installed package.
     sys.path = [*path, str(Path.cwd())]
     try:
-        return VIReIDCLI()
+        with silence_other_packages():
+            return VIReIDCLI()
     except (ValueError, TypeError, argparse.ArgumentError) as error:
         # The parser wraps what a constructor raises.
         cause: BaseException | None = error
@@ -75,6 +85,7 @@ class VIReIDCLI(LightningCLI):
 
     def __init__(self) -> None:
         _list_classes()  # a short name is found among what is imported
+        self._checkpoint: dict[str, Any] = {}  # what the run's checkpoint says of itself, once that is read
         raising = {"exit_on_error": False}
         super().__init__(
             ReIDModule,
@@ -85,7 +96,11 @@ class VIReIDCLI(LightningCLI):
             auto_configure_optimizers=False,
             seed_everything_default=0,
             save_config_kwargs={"overwrite": True},
-            trainer_defaults={"callbacks": [RunSummary(), SaveEmbeddings()]},
+            # RunSummary says more of a method than Lightning's table of its layers, which can be turned on.
+            trainer_defaults={
+                "callbacks": [RunSummary(), SaveEmbeddings(), RemoveEmptyFolder()],
+                "enable_model_summary": False,
+            },
             parser_kwargs=raising | dict.fromkeys(self.subcommands(), raising),
         )
 
@@ -136,10 +151,31 @@ class VIReIDCLI(LightningCLI):
         module, _, name = config.model.class_path.rpartition(".")
         if (found := checkpoint[BLOCK]["method"]) != name:
             raise VIReIDError(f"{path} holds {found}, but the config's model is {name}; give the config of {found}.")
+        self._checkpoint = {BLOCK: checkpoint[BLOCK]}
         # Resuming keeps the config's training; what shapes the networks comes from the checkpoint.
         method, stored = getattr(import_module(module), name), checkpoint["hyper_parameters"]
         for argument in set(stored) & set(vars(config.model.init_args)) - set(method.training_arguments):
             config.model.init_args[argument] = stored[argument]
+
+    def instantiate_trainer(self, **arguments: Any) -> Trainer:
+        """Build the trainer, with our progress bar where the config has none of its own and does not turn it off."""
+        settings = self.config_init[self.subcommand].trainer
+        given = settings.callbacks if isinstance(settings.callbacks, list) else [settings.callbacks]
+        if settings.enable_progress_bar is not False and not any(isinstance(item, ProgressBar) for item in given):
+            self.trainer_defaults["callbacks"].append(ProgressLine())
+        return super().instantiate_trainer(**arguments)
+
+    def instantiate_classes(self) -> None:
+        """Build everything; what saves embeddings allows the preprocessing that ``retrieval`` allows."""
+        super().instantiate_classes()
+        config = self.config[self.subcommand]
+        allow = config.retrieval.allow_preprocessing_mismatch
+        if self._checkpoint:  # now, rather than after images are checked and cached
+            find_mismatch(config.ckpt_path, self._checkpoint, self.datamodule, allow=allow)
+        if allow:
+            for callback in self.trainer.callbacks:  # type: ignore[attr-defined]  # Lightning sets it from outside
+                if isinstance(callback, SaveEmbeddings):
+                    callback.allow_preprocessing_mismatch = True
 
     def after_fit(self) -> None:
         """Score the best and the last weights over the whole table and say where everything lies."""
@@ -152,6 +188,6 @@ class VIReIDCLI(LightningCLI):
         if best and last and read_checkpoint(best)["global_step"] == read_checkpoint(last)["global_step"]:
             rank_zero_info(f"The best weights of {checkpoint.monitor} are the last ones.")
             best = ""
-        for path in filter(None, (best, last)):
+        for path in filter(None, (best, last) if self.datamodule.eval_samples("test") else ()):
             trainer.test(self.model, datamodule=self.datamodule, ckpt_path=path, weights_only=True, verbose=False)
         rank_zero_info(f"Checkpoints: {checkpoint.dirpath}\nLogs and config: {trainer.log_dir}")

@@ -29,9 +29,10 @@ if TYPE_CHECKING:
     from vireid_lightning.data.images.augmentation import Augmentation as Augmentation
     from vireid_lightning.data.images.augmentation import TrainTransform as TrainTransform
     from vireid_lightning.data.images.cache import ImageCache as ImageCache
+    from vireid_lightning.data.images.intensity import IntensityRange as IntensityRange
     from vireid_lightning.data.images.reading import ImageFiles as ImageFiles
     from vireid_lightning.data.images.reading import read_image as read_image
-    from vireid_lightning.data.images.reading import resize_image as resize_image
+    from vireid_lightning.data.images.resizing import resize_image as resize_image
     from vireid_lightning.data.samplers.evaluation import EvaluationSampler as EvaluationSampler
     from vireid_lightning.data.samplers.identity import IdentitySampler as IdentitySampler
     from vireid_lightning.data.self_training import Source as Source
@@ -44,10 +45,11 @@ else:
         "IdentitySampler": "samplers.identity",
         "ImageCache": "images.cache",
         "ImageFiles": "images.reading",
+        "IntensityRange": "images.intensity",
         "Source": "self_training",
         "TrainTransform": "images.augmentation",
         "read_image": "images.reading",
-        "resize_image": "images.reading",
+        "resize_image": "images.resizing",
     }
     __getattr__, _ = lazily(__name__, _MODULES)
     # Computed, so that a dataset's line above is the only one. What is imported above are classes and constants.

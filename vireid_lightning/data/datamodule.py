@@ -18,8 +18,10 @@ from vireid_lightning.data.datasets.base import ReIDDataset
 from vireid_lightning.data.evaluation_splits import EvaluationSplits, Stage
 from vireid_lightning.data.images.augmentation import Augmentation, Pipeline, TrainTransform
 from vireid_lightning.data.images.cache import ImageCache
+from vireid_lightning.data.images.intensity import IntensityRange
 from vireid_lightning.data.images.opening import open_all, open_readable
-from vireid_lightning.data.images.reading import INTERPOLATIONS, ImageFiles, Interpolation
+from vireid_lightning.data.images.reading import ImageFiles, Limits
+from vireid_lightning.data.images.resizing import RESIZERS, Interpolation
 from vireid_lightning.data.images.torch_datasets import EvaluationImages, TrainingImages
 from vireid_lightning.data.loading import LateDataLoader, normalize, start_worker
 from vireid_lightning.data.samplers.choice import BatchKind, TrainingSampler, build_sampler
@@ -30,7 +32,7 @@ from vireid_lightning.data.summary import count_samples, describe_batches
 from vireid_lightning.data.training_data import TrainingData
 from vireid_lightning.errors import VIReIDError
 from vireid_lightning.protocols import Protocol
-from vireid_lightning.types import IMAGENET_MEAN, IMAGENET_STD, UNKNOWN, Batch, Sample
+from vireid_lightning.types import IMAGENET_MEAN, IMAGENET_STD, MODALITIES, UNKNOWN, Batch, Sample
 
 
 class CrossModalityDataModule(LightningDataModule):
@@ -50,7 +52,11 @@ class CrossModalityDataModule(LightningDataModule):
         identities_per_batch: P, over all devices together; each takes an equal part.
         images_per_modality: K: a batch holds P identities x (K visible + K infrared) images.
         image_size: Height and width that images are resized to.
-        interpolation: How images are resized.
+        interpolation: How images are resized. ``bilinear``, ``bicubic`` and ``lanczos`` are Pillow's, which every
+            method's authors used; ``opencv-bilinear`` and the other OpenCV kernels do not filter where an image
+            shrinks, and are for weights that were trained with them.
+        intensity_range: Which values become black and white in images of more than 8 bits, such as a radiometric
+            thermal camera's: fixed values or percentiles of the training images; null: such images are refused.
         visible_transforms: Augmentation of visible training images: a pipeline's name, or its settings; settings that
             are left out have MPANet's values.
         infrared_transforms: Augmentation of infrared training images, given in the same way.
@@ -100,13 +106,14 @@ class CrossModalityDataModule(LightningDataModule):
         on_bad_image: Literal["error", "skip"] = "error",
         seed: int | None = None,
         source: Source | None = None,
+        intensity_range: IntensityRange | None = None,
     ) -> None:
         super().__init__()
         height, width = image_size
         if min(height, width) < 1:
             raise VIReIDError(f"image_size is {image_size}: give height and width in pixels, such as [384, 128].")
-        if interpolation not in INTERPOLATIONS:
-            raise VIReIDError(f"interpolation is '{interpolation}': give one of {', '.join(INTERPOLATIONS)}.")
+        if interpolation not in RESIZERS:
+            raise VIReIDError(f"interpolation is '{interpolation}': give one of {', '.join(RESIZERS)}.")
         if on_bad_image not in ("error", "skip"):
             raise VIReIDError(f"on_bad_image is '{on_bad_image}': give error or skip.")
         if eval_batch_size < 1:
@@ -130,6 +137,7 @@ class CrossModalityDataModule(LightningDataModule):
         self.on_bad_image = on_bad_image
         self.seed = seed
         self.source = source
+        self.intensity_range = (intensity_range or IntensityRange()).check()
         self.self_training: SelfTraining | None = None
         self.identities = sorted(dataset.identities("train"))
         self._train_samples: list[Sample] | None = None
@@ -156,7 +164,19 @@ class CrossModalityDataModule(LightningDataModule):
             "mean": list(IMAGENET_MEAN),
             "std": list(IMAGENET_STD),
             "interpolation": self.interpolation,
-        }
+            "resizer": RESIZERS[self.interpolation],
+        } | self._describe_intensity()
+
+    @cached_property
+    def intensity_limits(self) -> tuple[Limits | None, ...]:
+        """For each modality the values that become black and white, percentiles measured once; None where not given."""
+        return self.intensity_range.measure(self.dataset)
+
+    def _describe_intensity(self) -> dict[str, Any]:
+        """Return the limits in plain values; nothing without any, as for all images of 8 bits."""
+        limits = zip(MODALITIES, self.intensity_limits)
+        given = {modality: list(values) for modality, values in limits if values is not None}
+        return {"intensity_range": given} if given else {}
 
     @property
     def train_samples(self) -> list[Sample]:
@@ -199,6 +219,9 @@ class CrossModalityDataModule(LightningDataModule):
             self.self_training = self._open_self_training(self._training_images)
         evaluated: Stage = "validate" if stage in ("fit", "validate") else "test"
         samples = self.eval_samples(evaluated)
+        if not samples:
+            self._miss_evaluation(stage)
+            return
         self._evaluation_images[evaluated] = EvaluationImages(
             samples,
             open_all(
@@ -237,8 +260,10 @@ class CrossModalityDataModule(LightningDataModule):
         assert not isinstance(sampler, PseudoLabelSampler)
         return LateDataLoader(images, batch_size=sampler.batch_size, sampler=sampler, drop_last=True, **self._loading())
 
-    def val_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """Return the images that the validation protocol needs, this rank's part of them."""
+    def val_dataloader(self) -> DataLoader[dict[str, Any]] | list[DataLoader[dict[str, Any]]]:
+        """Return the images that the validation protocol needs, this rank's part; none in a fit without any."""
+        if self.trainer is not None and self.trainer.state.fn == "fit" and not self.eval_samples("validate"):
+            return []
         return self._evaluation_dataloader("validate")
 
     def test_dataloader(self) -> DataLoader[dict[str, Any]]:
@@ -286,6 +311,16 @@ class CrossModalityDataModule(LightningDataModule):
                 images_per_modality=self.images_per_modality,
             )
         return result
+
+    def _miss_evaluation(self, stage: str) -> None:
+        """Say that there are no images to search, which training alone can do without."""
+        problem = f"{self.dataset.name} in {self.dataset.root} has no images to search"
+        if stage != "fit":
+            raise VIReIDError(f"{problem}, which scoring needs. Add query and gallery images.")
+        warnings.warn(
+            f"{problem}, only to train on: validation and test are left out, and last.ckpt is the run's result.",
+            stacklevel=3,
+        )
 
     def _require_identities(self) -> None:
         if self._batches() == "identity" and not self.dataset.labelled:
@@ -360,7 +395,14 @@ class CrossModalityDataModule(LightningDataModule):
         return SelfTraining(domains, sampler, loading=self._loading(), eval_batch_size=self.eval_batch_size)
 
     def _files(self, samples: Sequence[Sample]) -> ImageFiles:
-        return ImageFiles(self.dataset.root, [sample.path for sample in samples], self.image_size, self.interpolation)
+        return ImageFiles(
+            self.dataset.root,
+            [sample.path for sample in samples],
+            self.image_size,
+            self.interpolation,
+            modalities=[sample.modality for sample in samples],
+            limits=self.intensity_limits,
+        )
 
     def _evaluation_dataloader(self, stage: Stage) -> DataLoader[dict[str, Any]]:
         if stage not in self._evaluation_images:

@@ -29,7 +29,7 @@ class EvaluationSplits:
         self._listed: dict[Stage, tuple[list[Sample], list[Protocol]]] = {}
 
     def __getitem__(self, stage: Stage) -> tuple[list[Sample], list[Protocol]]:
-        """Return the images of a stage, and what it scores as positions in them.
+        """Return the images of a stage, and what it scores as positions in them; nothing where it has no images.
 
         Raises:
             VIReIDError: The dataset has no protocol of the name ``validation_protocol``.
@@ -37,6 +37,8 @@ class EvaluationSplits:
         if stage not in self._listed:
             split = _SPLIT[stage]
             samples = self.dataset.samples(split)
+            if not samples:
+                return [], []
             protocols = self.dataset.protocols(samples, split)
             if stage == "validate":
                 chosen = choose_protocol(self.dataset.name, self.validation_protocol, protocols)

@@ -15,7 +15,8 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from vireid_lightning.data.datasets.base import ReIDDataset
 from vireid_lightning.data.images.augmentation import Augmentation, Pipeline, TrainTransform
 from vireid_lightning.data.images.opening import open_all
-from vireid_lightning.data.images.reading import ImageFiles, Interpolation
+from vireid_lightning.data.images.reading import ImageFiles
+from vireid_lightning.data.images.resizing import Interpolation
 from vireid_lightning.data.images.torch_datasets import EvaluationImages, Images, TrainingImages
 from vireid_lightning.data.loading import LateDataLoader
 from vireid_lightning.data.samplers.evaluation import EvaluationSampler

@@ -17,8 +17,9 @@ from vireid_lightning.data.samplers.choice import BatchKind
 from vireid_lightning.data.training_data import TrainingData
 from vireid_lightning.errors import VIReIDError
 from vireid_lightning.methods.arguments import argument_names, document_arguments
-from vireid_lightning.methods.checkpoint import describe_run, hand_on
+from vireid_lightning.methods.checkpoint import BLOCK, describe_run, hand_on
 from vireid_lightning.methods.optimization import Optimization
+from vireid_lightning.methods.training_record import describe_training, name_weights
 from vireid_lightning.modules import Backbone, Encoder, Encoding, encode
 from vireid_lightning.types import Batch
 
@@ -73,6 +74,7 @@ class ReIDModule(LightningModule, ABC):
         self.training_data: TrainingData | None = None
         self.kept: dict[str, Tensor] = {}
         self._init_from = init_from
+        self._loaded_training: Mapping[str, Any] | None = None
         self._in_step = False
         self._step = 0
 
@@ -210,11 +212,26 @@ class ReIDModule(LightningModule, ABC):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what rebuilds method, preprocessing, identity map and dataset trial without the config."""
         arguments = dict(self.hparams)
-        describe_run(checkpoint, type(self).__name__, arguments, self._find_datamodule())
+        datamodule = self._find_datamodule()
+        training = self._record_training(checkpoint, arguments, datamodule)
+        describe_run(checkpoint, type(self).__name__, arguments, datamodule, training)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the loaded weights: ``init_from`` has done its part in the run that wrote them."""
         self._init_from = None
+        self._loaded_training = checkpoint.get(BLOCK, {}).get("training") or {}
+
+    def _record_training(
+        self, checkpoint: Mapping[str, Any], arguments: Mapping[str, Any], datamodule: CrossModalityDataModule | None
+    ) -> Mapping[str, Any] | None:
+        """Return how the weights were trained: by this run, or by that of the checkpoint that was loaded."""
+        loaded = self._loaded_training
+        if datamodule is None or self.trainer.state.fn != "fit":
+            return loaded
+        # The arguments of a run that goes on are those of the checkpoint, which no longer say where it began.
+        weights = name_weights(arguments) if loaded is None else loaded.get("weights")
+        seed = None if self.training_data is None else self.training_data.seed
+        return describe_training(self.trainer, checkpoint, datamodule, batches=self.batches, seed=seed, weights=weights)
 
     def _find_datamodule(self) -> CrossModalityDataModule | None:
         # Lightning sets a trainer's attribute without declaring it.

@@ -1,8 +1,9 @@
 """Checkpoints: describe a run in one, read one, hand its encoder on to another method.
 
 A checkpoint is Lightning's, plus a block that rebuilds the method without its config. The block lies under the key
-``vireid``: ``method`` (class name), ``preprocessing``, ``identities`` (the dataset's numbers in class order) and
-``dataset`` (name, trial, fingerprint). Files are read with ``weights_only=True``: nothing in a checkpoint is executed.
+``vireid``: ``method`` (class name), ``preprocessing``, ``identities`` (the dataset's numbers in class order),
+``dataset`` (name, trial, fingerprint) and ``training`` (how the weights were trained). Files are read with
+``weights_only=True``: nothing in a checkpoint is executed.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ def describe_run(
     method: str,
     arguments: Mapping[str, Any],
     datamodule: CrossModalityDataModule | None,
+    training: Mapping[str, Any] | None = None,
 ) -> None:
     """Add the self-describing block to a Lightning checkpoint that is being written.
 
@@ -44,6 +46,7 @@ def describe_run(
         method: Class name of the method.
         arguments: The method's constructor arguments, for a checkpoint in which Lightning has not put them yet.
         datamodule: The run's data; None describes none.
+        training: How the weights were trained, see :mod:`vireid_lightning.methods.training_record`; None: unknown.
     """
     stored = checkpoint.setdefault("hyper_parameters", dict(arguments))
     stored.update({name: value for name, value in _WITHOUT_FIRST_WEIGHTS.items() if name in stored})
@@ -53,6 +56,8 @@ def describe_run(
         block["preprocessing"] = dict(datamodule.preprocessing)
         block["identities"] = list(datamodule.identities)
         block["dataset"] = {"name": dataset.name, "trial": dataset.trial, "fingerprint": datamodule.fingerprint}
+    if training is not None:
+        block["training"] = dict(training)
     checkpoint[BLOCK] = block
 
 

@@ -30,7 +30,7 @@ def load_method(path: str | Path, method: type[ReIDModule] | None = None) -> ReI
         VIReIDError: If the file is no checkpoint of this package, or it holds another method.
 
     Example:
-        >>> model = load_method("runs/mpanet_sysu/checkpoints/best.ckpt")  # doctest: +SKIP
+        >>> model = load_method("runs/quickstart/version_0/checkpoints/best.ckpt")  # doctest: +SKIP
         >>> mine = load_method("runs/mine/checkpoints/best.ckpt", method=MyMethod)  # doctest: +SKIP
         >>> embeddings = model.embed(images, modality)  # doctest: +SKIP
     """

@@ -8,6 +8,7 @@ from vireid_lightning.lazy import lazily
 from vireid_lightning.protocols import Protocol, Trial
 
 if TYPE_CHECKING:
+    from vireid_lightning.metrics.comparison import compare
     from vireid_lightning.metrics.embeddings import Embeddings
     from vireid_lightning.metrics.evaluation import evaluate, evaluate_file
     from vireid_lightning.metrics.re_ranking import ReRanking, re_rank
@@ -24,6 +25,7 @@ __all__ = [
     "RetrievalMetric",
     "ScoreTable",
     "Trial",
+    "compare",
     "evaluate",
     "evaluate_file",
     "re_rank",
@@ -39,6 +41,7 @@ if not TYPE_CHECKING:
             "ReRanking": "re_ranking",
             "RetrievalMetric": "retrieval_metric",
             "ScoreTable": "results",
+            "compare": "comparison",
             "evaluate": "evaluation",
             "evaluate_file": "evaluation",
             "re_rank": "re_ranking",

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich import box
 from rich.table import Table
 
 from vireid_lightning.errors import VIReIDError
 from vireid_lightning.metrics.measures import title_of
+from vireid_lightning.metrics.result_files import read_result_file
+from vireid_lightning.metrics.terminal import format_score, make_table, name_dataset
 
 #: What all rows of one protocol must share.
 _ROW_KEYS = ("distance", "reranking", "cmc", "removal", "embedding_size")
@@ -36,31 +36,46 @@ def aggregate(paths: Sequence[str | Path]) -> dict[str, Any]:
     if not paths:
         raise VIReIDError("There is nothing to aggregate; give result files.")
     files = [Path(path) for path in paths]
-    contents = [_read(path) for path in files]
-    _refuse_twice(files, contents)
+    contents = [read_result_file(path) for path in files]
     for path, content in zip(files, contents):
         if content.get("trial_mismatch"):
             raise VIReIDError(
                 f"{path} scores weights of trial {content.get('trained_on_trial')} on trial "
                 f"{content.get('dataset_trial')}, whose identities they were trained on; leave it out."
             )
-    for key in ("dataset", "method", "unit", "checkpoint_kind"):
-        _require_same(files, [content.get(key) for content in contents], key)
+    return aggregate_contents(files, contents)
+
+
+def aggregate_contents(files: Sequence[Path], contents: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what :func:`aggregate` returns, for files that are read already and may be of mismatched trials.
+
+    Raises:
+        VIReIDError: If the files do not belong together.
+    """
+    _refuse_twice(files, contents)
+    for key in ("dataset", "method", "checkpoint_kind"):
+        require_same(files, [content.get(key) for content in contents], key)
+    require_same(files, [bool(content.get("preprocessing_mismatch")) for content in contents], "preprocessing_mismatch")
+    # Files of older versions do not say it.
+    said = {
+        path: content["synthetic"] for path, content in zip(files, contents) if content.get("synthetic") is not None
+    }
+    require_same(list(said), list(said.values()), "synthetic")
     trials = [content.get("dataset_trial") for content in contents]
     if None in trials and set(trials) != {None}:
         unnamed = files[trials.index(None)]
         raise VIReIDError(f"{unnamed} names no trial, but other files do; aggregate files of trials on their own.")
     if trials[0] is None:
-        _require_same(files, [content.get("fingerprint") for content in contents], "fingerprint")
+        require_same(files, [content.get("fingerprint") for content in contents], "fingerprint")
     names = [[row["protocol"] for row in content["results"]] for content in contents]
-    _require_same(files, [", ".join(sorted(listed)) for listed in names], "protocols")
+    require_same(files, [", ".join(sorted(listed)) for listed in names], "protocols")
     scored = [set(row["scores"]) for content in contents for row in content["results"]]
     measures = [name for name in contents[0]["results"][0]["scores"] if all(name in found for found in scored)]
     rows = []
     for name in names[0]:
         found = [next(row for row in content["results"] if row["protocol"] == name) for content in contents]
         for key in _ROW_KEYS:
-            _require_same(files, [row.get(key) for row in found], f"{key} of {name}")
+            require_same(files, [row.get(key) for row in found], f"{key} of {name}")
         values = {score: [row["scores"][score] for row in found] for score in measures}
         rows.append(
             {
@@ -79,8 +94,10 @@ def aggregate(paths: Sequence[str | Path]) -> dict[str, Any]:
         "method": contents[0].get("method"),
         "n": len(files),
         "dataset_trials": None if trials[0] is None else sorted(set(trials)),
-        "unit": contents[0]["unit"],
+        "unit": "percent",
         "deviation_is": "sample standard deviation (n - 1) over files",
+        "synthetic": next(iter(said.values()), None),
+        "preprocessing_mismatch": bool(contents[0].get("preprocessing_mismatch")),
         "files": [str(path) for path in files],
         "results": rows,
     }
@@ -90,46 +107,19 @@ def render(aggregated: Mapping[str, Any]) -> Table:
     """Return the table of :func:`aggregate` for the terminal."""
     trials = aggregated["dataset_trials"]
     over = f"{aggregated['n']} runs" if trials is None else f"trials {', '.join(map(str, trials))}"
-    table = Table(
-        title=f"{aggregated['dataset']}: {aggregated['method'] or 'saved embeddings'}, n = {aggregated['n']} ({over})",
-        title_justify="left",
-        caption="Per cent; \u00b1 sample standard deviation over files.",
-        caption_justify="left",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
+    table = make_table(
+        f"{name_dataset(aggregated['dataset'], aggregated.get('synthetic'))}: "
+        f"{aggregated['method'] or 'saved embeddings'}, n = {aggregated['n']} ({over})",
+        "Per cent; \u00b1 sample standard deviation over files." if aggregated["n"] > 1 else "Per cent.",
     )
-    table.add_column("Protocol", no_wrap=True)
+    table.add_column("Protocol", overflow="fold")
     measures = list(aggregated["results"][0]["scores"])
-    for heading in (*map(title_of, measures), "n"):
-        table.add_column(heading, justify="right")
+    for measure in measures:
+        table.add_column(title_of(measure), justify="right", no_wrap=True)
     for row in aggregated["results"]:
-        cells = []
-        for score in measures:
-            deviation = row["deviation"][score]
-            cells.append(f"{row['scores'][score]:.2f}" + ("" if deviation is None else f"\n\u00b1{deviation:.2f}"))
-        table.add_row(row["protocol"], *cells, str(row["n"]))
+        cells = (format_score(row["scores"][score], row["deviation"][score]) for score in measures)
+        table.add_row(row["protocol"], *cells)
     return table
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise VIReIDError(f"There is no result file {path}; give the results.json files of finished tests.") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise VIReIDError(f"{path} cannot be read as a result file: {error}.") from error
-    if not isinstance(content, dict) or "dataset" not in content or not _are_rows(content.get("results")):
-        raise VIReIDError(f"{path} is no result file of `lightning test` or `vireid evaluate`.")
-    if content.get("stage") == "aggregate":
-        raise VIReIDError(f"{path} is itself an aggregate; give the result files that it was made of.")
-    return content
-
-
-def _are_rows(rows: object) -> bool:
-    """Return whether there are rows, each of which names its protocol and has scores."""
-    if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
-        return False
-    return all("protocol" in row and {"rank1", "mAP"} <= set(row.get("scores", ())) for row in rows)
 
 
 def _refuse_twice(files: Sequence[Path], contents: Sequence[Mapping[str, Any]]) -> None:
@@ -155,7 +145,12 @@ def _refuse_twice(files: Sequence[Path], contents: Sequence[Mapping[str, Any]]) 
                 )
 
 
-def _require_same(files: Sequence[Path], values: Sequence[Any], what: str) -> None:
+def require_same(files: Sequence[Path], values: Sequence[Any], what: str) -> None:
+    """Refuse files that differ in what they should share.
+
+    Raises:
+        VIReIDError: Names the first file, the first that differs, and both values.
+    """
     for path, value in zip(files, values):
         if value != values[0]:
             raise VIReIDError(

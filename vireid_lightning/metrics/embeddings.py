@@ -143,7 +143,7 @@ class Embeddings:
         )
         try:
             about = json.loads(str(arrays.pop("about", "{}")))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise VIReIDError(f"{path}: the array 'about' is no JSON text: {error}; leave it out.") from error
         if not isinstance(about, dict):
             raise VIReIDError(f"{path}: the array 'about' is no JSON object; leave it out.")

@@ -9,14 +9,21 @@ from typing import Protocol as Interface
 
 import numpy as np
 
+from vireid_lightning.environment import list_versions
 from vireid_lightning.errors import VIReIDError
 from vireid_lightning.metrics.embeddings import Embeddings
 from vireid_lightning.metrics.re_ranking import ReRanking
+from vireid_lightning.metrics.result_files import check_about
 from vireid_lightning.metrics.results import ScoreTable
 from vireid_lightning.metrics.scores import ProtocolScores
 from vireid_lightning.metrics.scoring import score_protocols
 from vireid_lightning.protocols import CMC, Protocol, Removal, Trial
 from vireid_lightning.types import Sample
+
+#: What results take over from saved embeddings of the same dataset.
+_PASSED_ON = (
+    "method", "backbone", "image_size", "interpolation", "checkpoint", "checkpoint_kind", "epoch", "training", "code",
+)  # fmt: skip
 
 
 class Benchmark(Interface):
@@ -145,6 +152,7 @@ def evaluate_file(
 
 def _about(embeddings: Embeddings, dataset: Benchmark) -> dict[str, Any]:
     """Return what results say of saved embeddings: the dataset as it is here, the weights as the file says."""
+    check_about(embeddings.origin, embeddings.about)
     said = embeddings.about if embeddings.about.get("dataset") == dataset.name else {}
     fingerprint: str | None
     try:
@@ -157,9 +165,12 @@ def _about(embeddings: Embeddings, dataset: Benchmark) -> dict[str, Any]:
         "dataset": dataset.name,
         "fingerprint": fingerprint,
         "dataset_trial": dataset.trial,
-        **{key: said.get(key) for key in ("method", "checkpoint", "checkpoint_kind", "epoch")},
+        "synthetic": bool(getattr(dataset, "synthetic", False)) or said.get("synthetic"),
+        **{key: said.get(key) for key in _PASSED_ON},
+        "versions": list_versions(),
         "trained_on_trial": trained,
         "trial_mismatch": trained is not None and trained != dataset.trial,
+        "preprocessing_mismatch": bool(said.get("preprocessing_mismatch")),
         "embeddings": str(Path(embeddings.origin).resolve()),
     }
 

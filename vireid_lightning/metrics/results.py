@@ -8,18 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
-from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from vireid_lightning.errors import VIReIDError, did_you_mean
 from vireid_lightning.files import atomic_write, write_arrays
 from vireid_lightning.metrics.measures import MEASURES, title_of
+from vireid_lightning.metrics.result_files import FORMAT
 from vireid_lightning.metrics.scores import ProtocolScores
+from vireid_lightning.metrics.terminal import choose_console, format_score, make_table, name_dataset
 from vireid_lightning.version import __version__
-
-#: Number of the layout of ``results.json``.
-FORMAT = 1
 
 
 class ScoreTable:
@@ -68,11 +66,13 @@ class ScoreTable:
     def title(self) -> str:
         """What was scored, in a line: dataset, trial, method, epoch and kind of checkpoint, where they are known."""
         about = self.about
-        words = str(about.get("dataset", ""))
+        words = name_dataset(str(about.get("dataset", "")), about.get("synthetic"))
         if about.get("dataset_trial") is not None:
             words += f", trial {about['dataset_trial']}"
         if about.get("trial_mismatch"):
             words += f" BUT TRAINED ON TRIAL {about['trained_on_trial']}"
+        if about.get("preprocessing_mismatch"):
+            words += " ON IMAGES PREPARED OTHERWISE THAN IN TRAINING"
         if about.get("method") is not None:
             words += f": {about['method']}, epoch {about['epoch']}"
         if about.get("checkpoint_kind") is not None:
@@ -80,39 +80,28 @@ class ScoreTable:
         return words
 
     def render(self, title: str = "") -> Table:
-        """Return a table for the terminal: per cent with two decimals, deviations over trials below."""
+        """Return a table for the terminal: per cent with two decimals, deviations over trials below.
+
+        What each protocol is made of stands under its name, so that all scores show in 80 columns.
+        """
         sizes = {(row.embedding_size, row.distance) for row in self.rows}
         caption = "; ".join(f"{size} values, {distance} distance" for size, distance in sorted(sizes))
-        table = Table(
-            title=title or None,
-            title_justify="left",
-            caption=f"Per cent; \u00b1 sample standard deviation over trials. {caption}.",
-            caption_justify="left",
-            box=box.SIMPLE_HEAD,
-            padding=(0, 1, 0, 0),
-        )
-        table.add_column("Protocol", no_wrap=True)
+        several = any(len(row.trials) > 1 for row in self.rows)
+        deviation = "; \u00b1 sample standard deviation over trials" if several else ""
+        table = make_table(title or None, f"Per cent{deviation}. {caption}.")
+        counted = f"queries (valid), gallery\n{'trials, ' if several else ''}gallery's hash"
+        table.add_column(f"Protocol\n{counted}", overflow="fold")
         measures = self.rows[0].scored if self.rows else tuple(MEASURES)
-        headings = (*map(title_of, measures), "Queries\n(valid)")
-        for heading in headings:
-            table.add_column(heading, justify="right")
-        table.add_column("Gallery\n(hash)", no_wrap=True)
+        for heading in map(title_of, measures):
+            table.add_column(heading, justify="right", no_wrap=True)
         for row in self.rows:
-            trials = f"\n{len(row.trials)} trials" if len(row.trials) > 1 else ""
-            table.add_row(
-                row.name + trials,
-                *(_cell(row, score) for score in measures),
-                f"{_span(trial.queries for trial in row.trials)}\n"
-                f"({_span(trial.valid_queries for trial in row.trials)})",
-                f"{_span(trial.gallery_images for trial in row.trials)}\n{row.gallery_hash}",
-            )
+            scores = (format_score(row.mean(score), row.deviation(score)) for score in measures)
+            table.add_row(_describe_row(row), *scores)
         return table
 
     def print(self, title: str = "", console: Console | None = None) -> None:
         """Print :meth:`render`, at full width where the output is no terminal."""
-        if console is None:
-            console = Console() if Console().is_terminal else Console(width=120)
-        console.print(self.render(title))
+        (console or choose_console()).print(self.render(title))
 
 
 def write_results(path: str | Path, content: Mapping[str, Any]) -> None:
@@ -149,9 +138,12 @@ def keep_earlier(path: str | Path) -> Path | None:
     return kept
 
 
-def _cell(row: ProtocolScores, score: str) -> str:
-    deviation = row.deviation(score)
-    return f"{row.mean(score):.2f}" + ("" if deviation is None else f"\n\u00b1{deviation:.2f}")
+def _describe_row(row: ProtocolScores) -> str:
+    """Return a protocol's name and, in two lines below, what was scored."""
+    queries, valid = (_span(getattr(trial, name) for trial in row.trials) for name in ("queries", "valid_queries"))
+    gallery = _span(trial.gallery_images for trial in row.trials)
+    trials = f"{len(row.trials)} trials, " if len(row.trials) > 1 else ""
+    return f"{row.name}\n{queries}{'' if valid == queries else f' ({valid})'}, {gallery}\n{trials}{row.gallery_hash}"
 
 
 def _span(values: Iterator[int]) -> str:

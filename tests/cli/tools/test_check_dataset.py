@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 
+import cv2
+import numpy as np
 import pytest
 from layout_files import edit, write, write_plan
 
@@ -180,7 +183,7 @@ def test_identities_of_one_modality(tmp_path, report):
 def test_identities_trained_on_and_searched_for_are_a_fault(tmp_path, check, report):
     root = write_plan(SMALL["Manifest"], tmp_path)
     text = (root / "manifest.csv").read_text()
-    write(root / "manifest.csv", text.replace(",3,", ",2,"))
+    write(root / "manifest.csv", text.replace(",3,visible", ",2,visible").replace(",3,infrared", ",2,infrared"))
     code, found = report("Manifest", root / "manifest.csv")
     assert code == 1
     assert problems(found) == "Identities both in train and in what is searched, 1: 2."
@@ -239,3 +242,130 @@ def test_a_broken_index_file_exits_with_2(tmp_path, check):
     code, _, error = check("SYSUMM02", root)
     assert code == 2
     assert "test_ir.txt is empty" in error
+
+
+# What files hold.
+
+
+@pytest.fixture
+def campus(tmp_path):
+    """A manifest without faults, and its root."""
+    return write_plan(SMALL["Manifest"], tmp_path)
+
+
+def pick(root, *words: str) -> list[str]:
+    """Return the paths of the rows with all of these words."""
+    lines = (root / "manifest.csv").read_text().splitlines()[1:]
+    return [line.split(",")[0] for line in lines if all(f",{word}" in line for word in words)]
+
+
+def replace(root, path: str, content: bytes) -> None:
+    (root / path).write_bytes(content)
+
+
+def test_bit_depth_is_reported(campus, check, report):
+    manifest = campus / "manifest.csv"
+    code, found = report("Manifest", manifest)
+    images = {modality: len(pick(campus, modality)) for modality in ("visible", "infrared")}
+    assert (code, found["bits"]) == (0, {modality: {"8": number} for modality, number in images.items()})
+    counts = np.linspace(7300, 8240, 16 * 8).reshape(16, 8).astype(np.uint16)
+    first, *others = pick(campus, "infrared")
+    replace(campus, first, cv2.imencode(".png", counts)[1].tobytes())
+    for arguments in ((), ("--deep",)):
+        code, found = report("Manifest", manifest, *arguments)
+        assert code == 1
+        expected = f"The infrared images differ in bits, with their numbers: 8 ({len(others)}), 16 (1)."
+        assert problems(found) == expected
+    for number, path in enumerate(others, start=1):
+        replace(campus, path, cv2.imencode(".tif", counts + number)[1].tobytes())
+    code, output, _ = check("Manifest", manifest, "--deep")
+    assert code == 0
+    assert f"Bits of infrared values: 16 ({len(others) + 1} images)." in output
+    assert (
+        f"{len(others) + 1} infrared images have more than 8 bits: to train and test on them, set data.inten" in output
+    )
+
+
+def test_constant_images_are_found_by_decoding(campus, report):
+    path = pick(campus, "infrared")[0]
+    replace(campus, path, cv2.imencode(".bmp", np.full((16, 8, 3), (10, 20, 30), dtype=np.uint8))[1].tobytes())
+    assert report("Manifest", campus / "manifest.csv")[0] == 0
+    code, found = report("Manifest", campus / "manifest.csv", "--deep")
+    assert (code, problems(found)) == (1, f"Images of a single colour, 1: {path}.")
+
+
+def test_files_of_the_same_bytes_are_found_by_reading(campus, report):
+    train, test = pick(campus, "2,infrared", "train")[:2], pick(campus, "3,infrared")[0]
+    other = pick(campus, "1,infrared")[0]
+    same = (campus / train[0]).read_bytes()
+    replace(campus, train[1], same)
+    code, found = report("Manifest", campus / "manifest.csv", "--deep")
+    assert code == 0
+    assert found["notes"] == [f"Images of the same bytes within an identity and split, 1: {' = '.join(train)}."]
+    replace(campus, other, same)
+    code, found = report("Manifest", campus / "manifest.csv", "--deep")
+    paths = " = ".join(sorted([*train, other]))
+    assert (code, problems(found)) == (1, f"Images of the same bytes in different identities, 1: {paths}.")
+    replace(campus, test, same)
+    code, found = report("Manifest", campus / "manifest.csv", "--deep")
+    assert (code, "Images of the same bytes in different splits, 1:" in problems(found)) == (1, True)
+    assert report("Manifest", campus / "manifest.csv")[0] == 0
+
+
+def test_one_camera_number_for_both_sensors(campus, report):
+    manifest = campus / "manifest.csv"
+    rows = [line.split(",") for line in manifest.read_text().splitlines()]
+    cameras = {modality: {row[3] for row in rows if row[2] == modality} for modality in ("visible", "infrared")}
+    assert not cameras["visible"] & cameras["infrared"]
+    write(manifest, "\n".join([",".join(rows[0]), *(",".join([*row[:3], "1", row[4]]) for row in rows[1:])]))
+    code, found = report("Manifest", manifest)
+    assert code == 1
+    assert "skipped by the rule same-camera, which goes by the camera number." in problems(found)
+    shared = min(cameras["visible"])
+    given = sorted(cameras["infrared"])[0]
+    changed = [[*row[:3], shared if row[3] == given else row[3], row[4]] for row in rows]
+    write(manifest, "\n".join(",".join(row) for row in changed))
+    code, found = report("Manifest", manifest)
+    assert (code, problems(found)) == (1, f"Camera numbers of test that both sensors have, 1: {shared}.")
+
+
+def test_the_fingerprint_is_that_of_the_configs_split(tmp_path, report):
+    root = write_plan(SMALL["SYSUMM01"], tmp_path)
+    _, found = report("SYSUMM01", root)
+    assert found["fingerprint"] == SYSUMM01(root).fingerprint()
+    assert found["fingerprint"] != SYSUMM01(root, train="train", validation="val").fingerprint()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes with names are of POSIX systems")
+def test_pipes_and_devices_are_bad_files_and_nothing_waits_for_them(campus, report):
+    pipe, folder = pick(campus, "infrared")[:2]
+    for path in (pipe, folder):
+        (campus / path).unlink()
+    os.mkfifo(campus / pipe)
+    (campus / folder).mkdir()
+    for arguments in ((), ("--deep",)):
+        code, found = report("Manifest", campus / "manifest.csv", *arguments)
+        assert (code, f"2: {', '.join(sorted((pipe, folder)))}." in problems(found)) == (1, True)
+
+
+def test_faults_have_the_names_of_identities(campus, report):
+    text = (campus / "manifest.csv").read_text()
+    rows = [line.split(",") for line in text.splitlines()]
+    named = [[row[0], "Bo" if row[1] == "2" else row[1], *row[2:]] for row in rows]
+    write(campus / "manifest.csv", "\n".join(",".join(r) for r in named if not (r[1] == "Bo" and r[2] == "infrared")))
+    assert (
+        problems(report("Manifest", campus / "manifest.csv")[1])
+        == "Identities of train with visible images only, 1: Bo."
+    )
+
+
+def test_a_manifest_may_be_allowed_to_name_files_anywhere(campus, check):
+    text = (campus / "manifest.csv").read_text()
+    first = text.splitlines()[1].split(",")[0]
+    write(campus / "lists/manifest.csv", text.replace("\n", f"\n{campus}/").removesuffix(f"{campus}/"))
+    code, _, error = check("Manifest", campus / "lists/manifest.csv")
+    assert code == 2
+    assert f"line 2 of {campus / 'lists/manifest.csv'} has the path {campus / first}, which leads out of" in error
+    assert check("Manifest", campus / "lists/manifest.csv", "--allow-outside")[0] == 0
+    code, _, error = check("LLCM", campus, "--allow-outside")
+    assert (code, "LLCM takes no allow_outside" in error) == (2, True)

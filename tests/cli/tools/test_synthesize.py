@@ -31,6 +31,10 @@ def test_every_layout_is_drawn_and_read(layout, tmp_path, capsys):
     samples = dataset.samples("train")
     assert samples
     assert all((root / sample.path).is_file() for sample in samples)
+    # Results say that the images are drawn, as the folder does; one without its marker is taken for the real dataset.
+    assert dataset.synthetic
+    (root / "synthetic.json").unlink()
+    assert not READERS[layout](root).synthetic
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ import pytest
 from layout_files import write_plan
 
 from vireid_lightning.cli import lightning, vireid
-from vireid_lightning.cli.tools.trials import build_fit_command, find_results, parse_trials
+from vireid_lightning.cli.repeated_runs import build_fit_command, find_results, parse_numbers
+from vireid_lightning.cli.tools.trials import TRIALS
 from vireid_lightning.data.synthetic import layouts
 from vireid_lightning.errors import VIReIDError
 
@@ -21,39 +22,42 @@ CONFIG = Path(__file__).resolve().parents[3] / "experiments" / "baseline_regdb.y
     ("text", "numbers"), [("1-10", list(range(1, 11))), ("3", [3]), ("5,1-2,2", [1, 2, 5]), (" 1 , 4 ", [1, 4])]
 )
 def test_trial_numbers(text, numbers):
-    assert parse_trials(text) == numbers
+    assert parse_numbers(text, "--trials") == numbers
 
 
-@pytest.mark.parametrize("text", ["", "a", "1-", "3-1", "1..4", "-2"])
+@pytest.mark.parametrize("text", ["", "a", "1-", "3-1", "1..4", "-2", "1-99999999999", "²", "9" * 5000])
 def test_trial_numbers_that_make_no_sense(text):
     with pytest.raises(VIReIDError, match="--trials"):
-        parse_trials(text)
+        parse_numbers(text, "--trials")
 
 
 def test_a_stopped_trial_goes_on_from_its_newest_checkpoint(tmp_path):
-    assert "--ckpt_path" not in build_fit_command([str(CONFIG)], 1, tmp_path, [])
+    assert "--ckpt_path" not in build_fit_command([str(CONFIG)], 1, tmp_path, [], TRIALS)
     for version in (0, 1):
         path = tmp_path / f"version_{version}" / "checkpoints" / "last.ckpt"
         path.parent.mkdir(parents=True)
         path.touch()
-    command = build_fit_command([str(CONFIG)], 1, tmp_path, ["--trainer.max_epochs", "3"])
+    command = build_fit_command([str(CONFIG)], 1, tmp_path, ["--trainer.max_epochs", "3"], TRIALS)
     assert command[command.index("--ckpt_path") + 1] == str(path)
-    assert command[-3:] == ["--trainer.max_epochs", "3", "--test_after_fit=true"]
+    settings = ["--data.dataset.init_args.trial=1", "--test_after_fit=true"]
+    assert command[-4:] == ["--trainer.max_epochs", "3", *settings]
 
 
 def test_only_a_test_of_the_last_weights_on_the_trial_itself_finishes_it(tmp_path):
-    right = {"stage": "test", "checkpoint_kind": "last", "dataset_trial": 3}
+    rows = [{"protocol": "all", "scores": {"rank1": 1.0, "mAP": 2.0}}]
+    right = {"stage": "test", "checkpoint_kind": "last", "dataset_trial": 3, "dataset": "RegDB", "results": rows}
     wrong = [{"checkpoint_kind": "best"}, {"stage": "validate"}, {"dataset_trial": 2}, {"trial_mismatch": True}]
+    wrong += [{"preprocessing_mismatch": True}, {"results": []}]
     folder = tmp_path / "version_9" / "checkpoints"
     folder.mkdir(parents=True)
     for number, changes in enumerate(wrong):
         (folder / f"results_{number}.json").write_text(json.dumps({**right, **changes}))
     (folder / "results_cut.json").write_text("{")
     (folder / "results_list.json").write_text("[]")
-    assert find_results(tmp_path, 3) is None
-    (folder / "results_4.json").write_text(json.dumps(right))
+    assert find_results(tmp_path, 3, TRIALS) is None
+    (folder / "results_6.json").write_text(json.dumps(right))
     (folder / "results.json").write_text(json.dumps({**right, "checkpoint_kind": "best"}))
-    assert find_results(tmp_path, 3) == folder / "results_4.json"
+    assert find_results(tmp_path, 3, TRIALS) == folder / "results_6.json"
 
 
 @pytest.fixture(scope="module")
@@ -168,8 +172,8 @@ def test_a_trial_stopped_between_training_and_its_test_is_scored(done, tiny, tmp
             "--test_after_fit=false",
         ]
     )
-    path = find_results(output / "trial_1", 1)
-    first = find_results(done / "trial_1", 1)
+    path = find_results(output / "trial_1", 1, TRIALS)
+    first = find_results(done / "trial_1", 1, TRIALS)
     assert path.is_relative_to(output)
     assert [json.loads(each.read_text(encoding="utf-8"))["results"] for each in (path, first)] == [
         json.loads(first.read_text(encoding="utf-8"))["results"]
@@ -179,7 +183,7 @@ def test_a_trial_stopped_between_training_and_its_test_is_scored(done, tiny, tmp
 def test_loggers_of_overlays_stay(tmp_path):
     overlay = tmp_path / "overlay.yaml"
     overlay.write_text("trainer:\n  logger+:\n    - class_path: TensorBoardLogger\n")
-    command = build_fit_command([str(CONFIG), str(overlay)], 3, tmp_path / "trial_3", [])
+    command = build_fit_command([str(CONFIG), str(overlay)], 3, tmp_path / "trial_3", [], TRIALS)
     (ours,) = (number for number, word in enumerate(command) if word.startswith("--trainer.logger="))
     assert command.index(str(CONFIG)) < ours < command.index(str(overlay))
     assert json.loads(command[ours].partition("=")[2])[0]["init_args"]["name"] == "trial_3"

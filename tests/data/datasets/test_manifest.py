@@ -30,8 +30,9 @@ def make(tmp_path):
 
     def write_manifest(*rows: str, header: str = HEADER) -> Manifest:
         for row in rows:
-            if row.split(",")[0]:
-                write(tmp_path / row.split(",")[0], b"an image")
+            name = row.split(",")[0]
+            if name and not {*'/\\"'} & {*name}:
+                write(tmp_path / name, b"an image")
         return write(tmp_path / "manifest.csv", "\n".join([header, *rows]) + "\n")
 
     return write_manifest
@@ -134,7 +135,15 @@ def test_an_identity_in_both_train_and_gallery_is_warned_of_by_name(make):
         ((*ROWS, "a.jpg,1,visible,1,train"), r"line 10 of .* lists a\.jpg, which line 2 lists already"),
         ((*ROWS, "./a.jpg,1,visible,1,train"), r"line 10 of .* lists a\.jpg, which line 2 lists already"),
         ((*ROWS, "b/../a.jpg,1,visible,1,train"), r"line 10 of .* lists a\.jpg, which line 2 lists already"),
-        ((*ROWS, "i.jpg,x,visible,1,train"), r"line 10 of .* has 'x' where a whole number \(identity\)"),
+        ((*ROWS, "i.jpg,1.5,visible,1,train"), r"line 10 of .* has '1\.5' where a whole number or a name \(identity\)"),
+        ((*ROWS, f"i.jpg,{10**18},visible,1,train"), "line 10 of .* of at most 18 digits"),
+        ((*ROWS, "i.jpg,1,visible,-1,train"), "has the camera -1; give a number from 0"),
+        ((*ROWS, "/etc/passwd,1,visible,1,train"), r"line 10 of .* has the path /etc/passwd, which leads out of"),
+        ((*ROWS, "../i.jpg,1,visible,1,train"), r"path \.\./i\.jpg, which leads out of .* set allow_outside: true"),
+        ((*ROWS, "a/../../i.jpg,1,visible,1,train"), r"line 10 of .* leads out of the dataset's folder"),
+        ((*ROWS, r"C:\i.jpg,1,visible,1,train"), r"has the path C:/i\.jpg, which leads out of"),
+        ((*ROWS, '"i.jpg,1,visible,1,train'), "line 10 of .* cannot be read as a row of a CSV file .* quotation marks"),
+        ((*ROWS, '"i".jpg,1,visible,1,train'), "line 10 of .* cannot be read as a row of a CSV file"),
         ((*ROWS, "i.jpg,-3,visible,1,train"), "has the identity -3"),
         ((*ROWS, "i.jpg,1,visible,one,train"), r"has 'one' where a whole number \(camera\)"),
         ((*ROWS, "i.jpg,,visible,1,train"), "1 of the 5 train rows .* no identity"),
@@ -178,7 +187,144 @@ def test_a_gallery_without_any_right_image_is_refused(make):
 
 def test_the_same_camera_removes_the_only_right_image(make):
     same = Manifest(make(*ROWS[:5], "g.jpg,5,visible,2,gallery"))
-    with pytest.raises(VIReIDError, match="none shows the identity of any query"):
+    with pytest.raises(
+        VIReIDError, match=r"no query a true match: .* skipped by the rule same-camera.* Give each sensor"
+    ):
         same.protocols(same.samples("test"))
     unknown = Manifest(make(*ROWS[:4], "e.jpg,5,infrared,,query", "g.jpg,5,visible,,gallery"))
     assert len(unknown.protocols(unknown.samples("test"))) == 1
+
+
+# Paths.
+
+
+def test_links_and_paths_that_leave_the_folder_are_refused_unless_allowed(make, tmp_path):
+    outside = write(tmp_path.parent / f"{tmp_path.name}-outside" / "b.jpg", b"an image").parent
+    path = make(*ROWS)
+    assert Manifest(path).samples("train")
+    (tmp_path / "a.jpg").unlink()
+    (tmp_path / "a.jpg").symlink_to("c.jpg")  # a link within the folder
+    assert Manifest(path).samples("train")
+    (tmp_path / "b.jpg").unlink()
+    (tmp_path / "b.jpg").symlink_to(outside / "b.jpg")
+    with pytest.raises(
+        VIReIDError, match=r"1 path of manifest\.csv leads out of .* by a link: b\.jpg\. .*allow_outside"
+    ):
+        Manifest(path).samples("train")
+    assert Manifest(path).samples("test")
+    assert Manifest(path, allow_outside=True).samples("train")
+
+    (tmp_path / "far").symlink_to(outside)
+    make(*ROWS[:4], "far/b.jpg,5,infrared,2,query", ROWS[6])
+    with pytest.raises(VIReIDError, match=r"leads out of .*: far/b\.jpg\."):
+        Manifest(path).samples("test")
+    assert Manifest(path, allow_outside=True).samples("test")
+
+    write(path, path.read_text().replace("far/b.jpg", str(outside / "b.jpg")))
+    with pytest.raises(VIReIDError, match=r"line 6 of .* leads out of the dataset's folder"):
+        Manifest(path)
+    dataset = Manifest(path, allow_outside=True)
+    (query,) = [sample for sample in dataset.samples("test") if sample.modality]
+    assert (dataset.root / query.path).read_bytes() == b"an image"
+
+
+def test_a_link_to_the_folder_itself_is_not_outside(make, tmp_path):
+    make(*ROWS)
+    link = tmp_path.parent / f"{tmp_path.name}-link"
+    link.symlink_to(tmp_path)
+    assert Manifest(link / "manifest.csv").samples("train") == Manifest(tmp_path / "manifest.csv").samples("train")
+
+
+def test_a_nul_byte_in_a_path(make, tmp_path):
+    path = make(*ROWS)
+    write(path, path.read_text().replace("a.jpg", "a\0.jpg"))
+    with pytest.raises(VIReIDError, match=r"line 2 of .*(NUL|a\\x00)"):
+        Manifest(path)
+
+
+# Encodings and delimiters.
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le-bom", "utf-16-be-bom"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_encodings_and_delimiters_that_are_plain_from_the_file(make, tmp_path, encoding, delimiter, end):
+    expected = Manifest(make(*ROWS)).samples("train")
+    text = end.join([HEADER, *ROWS]).replace("a.jpg", "ä.jpg").replace(",", delimiter) + end
+    write(tmp_path / "ä.jpg", b"an image")
+    content = ("\ufeff" + text).encode(encoding[:9]) if encoding.endswith("-bom") else text.encode(encoding)
+    found = Manifest(write(tmp_path / "other.csv", content)).samples("train")
+    assert sorted(sample.path.replace("ä", "a") for sample in found) == [sample.path for sample in expected]
+
+
+def test_a_semicolon_file_may_have_commas_in_its_paths(make, tmp_path):
+    make(*ROWS)
+    write(tmp_path / "a,b.jpg", b"an image")
+    text = "\n".join([HEADER, *ROWS]).replace(",", ";").replace("a.jpg", "a,b.jpg")
+    assert Manifest(write(tmp_path / "other.csv", text)).samples("train")[0].path == "a,b.jpg"
+    assert Manifest(write(tmp_path / "other.csv", text.replace("a,b.jpg", '"a,b.jpg"'))).samples("train")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            "\n".join([HEADER, *ROWS]).replace("a.jpg", "入口.jpg").encode("gbk"),
+            r"is not in UTF-8, from byte 37 on: .*GBK",
+        ),
+        ("\n".join([HEADER, *ROWS]).replace("a.jpg", "é.jpg").encode("latin-1"), "is not in UTF-8, from byte 37 on"),
+        ("\n".join([HEADER, *ROWS]).encode("utf-16-le"), "in UTF-16 or UTF-32 and does not begin with the byte order"),
+        ("\n".join([HEADER, *ROWS]).encode("utf-32"), "is not a text file|UTF-32"),
+        (b"\xff\xfea", "is not a text file"),
+        ("\n".join([HEADER, *ROWS]).replace(",", "|").encode(), r"are separated by '\|'\. Separate them by commas"),
+        ("\n".join([HEADER, *ROWS]).replace(",", " ").encode(), "are separated by ' '"),
+        (b"name,person\n" + "\n".join(ROWS).encode(), "lacks path, identity, modality, camera, split"),
+        (b'"' + b"x" * 200_000, "lacks path"),
+    ],
+)
+def test_encodings_and_delimiters_that_are_refused(tmp_path, content, message):
+    with pytest.raises(VIReIDError, match=message) as caught:
+        Manifest(write(tmp_path / "manifest.csv", content))
+    assert str(tmp_path / "manifest.csv") in str(caught.value)
+
+
+def test_root_is_another_name_of_path(make):
+    path = make(*ROWS)
+    assert Manifest(root=path).samples("train") == Manifest(path).samples("train")
+    assert Manifest("a config's", root=path).path == path
+    with pytest.raises(VIReIDError, match=r"no path is given\. Set path to a CSV file"):
+        Manifest()
+
+
+# Names.
+
+
+def test_identities_may_be_names(make):
+    names = {"1": "zoë", "2": "anna", "5": "Bo", "6": "anna lee"}
+    rows = [",".join([row.split(",")[0], names[row.split(",")[1]], *row.split(",")[2:]]) for row in ROWS]
+    dataset = Manifest(make(*rows))
+    assert dataset.identity_names == {0: "Bo", 1: "anna", 2: "anna lee", 3: "zoë"}
+    assert dataset.identities("train") == [1, 3]
+    by_path = {sample.path: sample.identity for split in ("train", "test") for sample in dataset.samples(split)}
+    assert by_path == {"a.jpg": 3, "b.jpg": 3, "c.jpg": 1, "d.jpg": 1, "e.jpg": 0, "g.jpg": 0, "f.jpg": 2, "h.jpg": 2}
+    (protocol,) = dataset.protocols(dataset.samples("test"))
+    assert len(protocol.trials[0].query) == 2
+    assert Manifest(make(*reversed(rows))).identity_names == dataset.identity_names
+
+
+def test_names_and_numbers_may_be_mixed(make):
+    dataset = Manifest(make(*ROWS, "i.jpg,zoe\u0308,visible,1,train", "j.jpg,zo\u00eb,infrared,2,train"))
+    assert dataset.identity_names == {7: "zoë"}  # after 6, the largest number; one person however it is written
+    assert dataset.identities("train") == [1, 2, 7]
+    assert dataset.identities("test") == [5, 6]
+    assert Manifest(make(*ROWS)).identity_names == {}
+
+
+def test_a_number_with_a_point_is_that_number(make):
+    dataset = Manifest(make("a.jpg,007,visible,1,train", "b.jpg,7.0,infrared,2,train", "c.jpg,7,visible,1,train"))
+    assert (dataset.identities("train"), dataset.identity_names) == ([7], {})
+
+
+def test_messages_have_the_names(make):
+    with pytest.warns(UserWarning, match=r"1 identities of .* are both in train .*: anna\."):
+        Manifest(make(*[row.replace(".jpg,2,", ".jpg,anna,") for row in ROWS], "i.jpg,anna,visible,1,gallery"))

@@ -64,12 +64,25 @@ def test_other_settings_have_other_files(root):
     caches = [
         make(root).build(),
         make(root, size=(10, 20)).build(),
-        make(root, interpolation="area").build(),
+        make(root, interpolation="bicubic").build(),
+        make(root, interpolation="opencv-bilinear").build(),
         make(root, names=NAMES[:5]).build(),
     ]
-    assert len({cache.path for cache in caches}) == 4
+    assert len({cache.path for cache in caches}) == 5
     assert all(cache.is_fresh() for cache in caches)
-    assert len(contents(root.parent / "cache")) == 4
+    assert len(contents(root.parent / "cache")) == 5
+
+
+def test_a_cache_of_the_former_resizer_is_rebuilt(root):
+    cache = make(root).build()
+    wanted, content = np.array(cache[3]), cache.path.read_bytes()
+    header, images = content[:4096], content[4096:]
+    assert b'"version": 2' in header
+    former = header.replace(b'"version": 2', b'"version": 1') + bytes(len(images) - len(NAMES)) + images[-len(NAMES) :]
+    cache.path.write_bytes(former)
+    again = make(root)
+    assert not again.is_fresh()
+    assert (again.build()[3] == wanted).all()
 
 
 @pytest.mark.parametrize("change", ["content", "time", "cut", "garbage"])

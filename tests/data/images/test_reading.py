@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from torch.utils.data import DataLoader
 
-from vireid_lightning.data.images.reading import BadImageError, ImageFiles, read_image, resize_image
+from vireid_lightning.data.images.reading import BadImageError, ImageFiles, read_image
 from vireid_lightning.errors import VIReIDError
 
 FORMATS = (".jpg", ".png", ".bmp", ".webp", ".tif")
@@ -41,10 +41,6 @@ def test_resizes_mixed_sizes(tmp_path, picture):
     write(tmp_path / "b.png", picture[:20, :30])
     files = ImageFiles(tmp_path, ["a.png", "b.png"], (48, 16))
     assert [files[position].shape for position in range(len(files))] == [(48, 16, 3)] * 2
-
-
-def test_image_of_the_right_size_is_untouched(picture):
-    assert resize_image(picture, (90, 40), "bilinear") is picture
 
 
 @pytest.mark.parametrize("extension", FORMATS)

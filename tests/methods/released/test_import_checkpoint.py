@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from layout_files import write_plan
 from lightning.pytorch import Trainer
 from references.batches import loss_terms, training_batch
@@ -144,7 +145,7 @@ def test_the_command_writes_a_checkpoint_that_lightning_tests_and_that_rebuilds_
 def test_lightning_test_scores_an_imported_checkpoint_from_a_papers_config(released, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     root = write_plan(plan_sysu_mm01(train=2, val=1, test=2, images_per_camera=1), tmp_path / "sysu")
-    vireid(["import-checkpoint", "--method", "agw", str(released["agw"][1]), "agw.ckpt"])
+    vireid(["import-checkpoint", "--method", "agw", "--image-size", "96", "48", str(released["agw"][1]), "agw.ckpt"])
     config = Path(__file__).resolve().parents[3] / "experiments" / "agw_sysu.yaml"
     arguments = ["test", "--config", str(config), "--ckpt_path", "agw.ckpt", "--data.dataset.init_args.root", str(root)]
     arguments += ["--data.image_size", "[96, 48]", "--data.num_workers", "0", "--trainer.enable_progress_bar", "false"]
@@ -156,7 +157,8 @@ def test_lightning_test_scores_an_imported_checkpoint_from_a_papers_config(relea
 def test_the_trial_that_weights_were_trained_on_is_kept(released, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     root = write_plan(plan_regdb(identities=4, images_per_modality=1, trials=2), tmp_path / "regdb")
-    command = ["import-checkpoint", "--method", "agw", str(released["agw"][1]), "agw.ckpt", "--trial"]
+    command = ["import-checkpoint", "--method", "agw", "--image-size", "96", "48"]
+    command += [str(released["agw"][1]), "agw.ckpt", "--trial"]
     with pytest.raises(SystemExit):
         vireid([*command, "11"])
     assert "--trial is 11; RegDB has the trials 1 to 10" in capsys.readouterr().err
@@ -181,6 +183,27 @@ def test_other_methods_start_from_an_imported_checkpoint(released, tmp_path):
     state = released["mpanet"][0].state_dict()
     for modality in ("visible", "infrared"):
         assert torch.equal(getattr(target.backbone.stages[0], modality).conv1.weight, state["backbone.conv1.weight"])
+
+
+@pytest.mark.parametrize(
+    ("method", "words", "image_size", "interpolation"),
+    [
+        ("mpanet", [], [384, 128], "bilinear"),
+        ("mpanet", ["--trial", "3"], [256, 128], "bilinear"),
+        ("dclnet", [], [288, 144], "lanczos"),
+        ("agw", ["--trial", "3"], [288, 144], "lanczos"),
+    ],
+)
+def test_the_authors_preprocessing_is_that_of_the_papers_config(
+    released, method, words, image_size, interpolation, tmp_path
+):
+    vireid(["import-checkpoint", "--method", method, *words, str(released[method][1]), str(tmp_path / "a.ckpt")])
+    stored = torch.load(tmp_path / "a.ckpt", weights_only=True)["vireid"]["preprocessing"]
+    assert (stored["image_size"], stored["interpolation"], stored["resizer"]) == (image_size, interpolation, "pillow")
+    dataset = "regdb" if words else "sysu"
+    config = Path(__file__).resolve().parents[3] / "experiments" / f"{method}_{dataset}.yaml"
+    data = yaml.safe_load(config.read_text(encoding="utf-8"))["data"]
+    assert (data["image_size"], data["interpolation"]) == (image_size, interpolation)
 
 
 def test_image_size_is_recorded(released, tmp_path):

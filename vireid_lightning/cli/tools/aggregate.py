@@ -34,17 +34,15 @@ def aggregate_files(
     Raises:
         VIReIDError: If the files do not belong together, or ``output`` exists.
     """
-    from rich.console import Console
-
     from vireid_lightning.metrics.aggregation import aggregate, render
     from vireid_lightning.metrics.results import write_results
+    from vireid_lightning.metrics.terminal import choose_console
 
     output = None if output is None else Path(output)
     if output is not None and output.exists() and not overwrite:
         raise VIReIDError(f"{output} exists; give --overwrite to replace it, or another --output.")
     aggregated = aggregate(paths)
-    console = Console() if Console().is_terminal else Console(width=120)
-    console.print(render(aggregated))
+    choose_console().print(render(aggregated))
     if output is not None:
         write_results(output, aggregated)
         print(f"Results: {output}")

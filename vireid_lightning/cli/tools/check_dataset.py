@@ -26,9 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("root", metavar="ROOT", help="the dataset's folder; for a Manifest, its CSV file")
     parser.add_argument("--trial", type=int, help="number of the split, for a dataset that has several, such as RegDB")
     parser.add_argument("--direction", help="direction that a Manifest must allow, such as visible-to-infrared")
-    parser.add_argument(
-        "--deep", action="store_true", help="decode every image instead of only looking for empty files"
-    )
+    parser.add_argument("--deep", action="store_true", help="decode every image, and find constant and duplicate ones")
+    outside = "let a Manifest name images outside of its folder, by absolute paths, dots or links"
+    parser.add_argument("--allow-outside", action="store_true", default=None, help=outside)
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
 
 
@@ -41,8 +41,11 @@ def run(arguments: argparse.Namespace) -> None:
     options = {name: value for name, value in cls.check_options.items() if name in taken}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the report says the same
-        dataset = open_dataset(cls, arguments.root, trial=arguments.trial, direction=arguments.direction, **options)
-    report = check_dataset(dataset, deep=arguments.deep)
+        given = {name: getattr(arguments, name) for name in ("trial", "direction", "allow_outside")}
+        dataset = open_dataset(cls, arguments.root, **given, **options)
+        # Results carry the fingerprint of the splits that a config has, which are those of the defaults.
+        configured = open_dataset(cls, arguments.root, **given) if options else dataset
+    report = check_dataset(dataset, deep=arguments.deep, configured=configured)
     if arguments.json:
         print(json.dumps(asdict(report), indent=2))
     else:
@@ -80,6 +83,9 @@ def _print_report(report: DatasetReport) -> None:
     for number, fault in enumerate(report.faults, start=1):
         console.print(f"Fault {number}: {fault.problem}", style="red", markup=False)
         console.print(f"  To do: {fault.remedy}", markup=False)
+    for modality, bits in report.bits.items():
+        counts = ", ".join(f"{number} ({count:,} images)" for number, count in bits.items())
+        console.print(f"Bits of {modality} values: {counts}.", highlight=False)
     if report.decoded:
         console.print(f"Decoded {report.decoded:,} images.")
     if report.fingerprint:

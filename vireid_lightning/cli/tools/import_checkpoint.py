@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs=2,
         type=int,
         metavar=("HEIGHT", "WIDTH"),
-        help="image size that the weights were trained on (default: the authors' size for SYSU-MM01)",
+        help="image size that the weights were trained on (default: the authors', with --trial theirs for RegDB)",
     )
     parser.add_argument(
         "--trial",
@@ -49,5 +49,5 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.trial is not None and not 1 <= arguments.trial <= RANDOM_SPLITS:
         raise VIReIDError(f"--trial is {arguments.trial}; RegDB has the trials 1 to {RANDOM_SPLITS}.")
     module = import_checkpoint(arguments.file, arguments.method)
-    write_checkpoint(module, output, arguments.image_size or release.image_size, arguments.trial)
+    write_checkpoint(module, output, release, image_size=arguments.image_size, trial=arguments.trial)
     print(f"Written to {output}.")

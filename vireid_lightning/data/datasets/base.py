@@ -13,6 +13,9 @@ from vireid_lightning.errors import VIReIDError
 from vireid_lightning.protocols import Protocol
 from vireid_lightning.types import INFRARED, VISIBLE, Sample
 
+#: File in the root of a folder that ``vireid synthesize`` or the Synthetic dataset drew.
+DRAWN = "synthetic.json"
+
 #: ``train``: what the model learns from; ``val``: what training monitors; ``test``: what the final table scores.
 Split = Literal["train", "val", "test"]
 
@@ -48,6 +51,7 @@ class ReIDDataset(ABC):
         default_protocol: Name of the protocol that validation uses unless told otherwise.
         trial: The split's number where a dataset has several (RegDB), else None.
         labelled: Whether the training samples carry identities.
+        identity_names: The names of identities that the dataset names instead of numbering, by their numbers here.
         modalities: The modalities that each identity should be seen in.
         published: The size of each split as the authors publish it; empty where they publish none.
         check_options: Constructor arguments with which ``vireid check-dataset`` opens the dataset; those that put each
@@ -62,6 +66,7 @@ class ReIDDataset(ABC):
     default_protocol: str
     trial: int | None = None
     labelled: bool = True
+    identity_names: Mapping[int, str] = {}
     modalities: ClassVar[tuple[int, ...]] = (VISIBLE, INFRARED)
     published: ClassVar[Mapping[Split, PublishedSplit]] = {}
     check_options: ClassVar[Mapping[str, str]] = {}
@@ -98,6 +103,11 @@ class ReIDDataset(ABC):
         ``vireid check-dataset`` compares the two. None: no index file lists the images, or :meth:`samples` reads it.
         """
         return None
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether the images are drawn, as a file in the root says of a folder that ``vireid synthesize`` wrote."""
+        return (self.root / DRAWN).is_file()
 
     def fingerprint(self) -> str:
         """Return 12 hexadecimal digits that change when the list of training or test images changes."""

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-
-from tqdm import tqdm
+from collections.abc import Iterable, Mapping
 
 from vireid_lightning.data.datasets.base import ReIDDataset, Split
 from vireid_lightning.data.datasets.counts import compare_counts
 from vireid_lightning.data.datasets.folders import tolerate_missing_files
+from vireid_lightning.data.datasets.image_checks import check_images
 from vireid_lightning.data.datasets.index_files import join_first
 from vireid_lightning.data.datasets.report import DatasetReport
-from vireid_lightning.data.images.reading import BadImageError, read_image
 from vireid_lightning.errors import VIReIDError
 from vireid_lightning.types import MODALITIES, UNKNOWN, Sample
 
-#: How JPEG, PNG, BMP, TIFF (in either byte order) and WebP files begin.
-_IMAGES_BEGIN_WITH = (b"\xff\xd8", b"\x89PNG", b"BM", b"II*\0", b"MM\0*", b"RIFF")
 
-
-def check_dataset(dataset: ReIDDataset, *, deep: bool = False) -> DatasetReport:
+def check_dataset(dataset: ReIDDataset, *, deep: bool = False, configured: ReIDDataset | None = None) -> DatasetReport:
     """Count a dataset's images and look for faults.
 
     A folder with at least half and at most twice the published number of identities in each split is held against the
@@ -31,7 +23,9 @@ def check_dataset(dataset: ReIDDataset, *, deep: bool = False) -> DatasetReport:
 
     Args:
         dataset: The dataset; opened with its class's ``check_options``, each image is counted once.
-        deep: Decode every image (in threads, with a progress bar) instead of only looking for empty files.
+        deep: Decode every image (in threads, with a progress bar) and look for constant and duplicate ones, instead
+            of only looking for empty files.
+        configured: The dataset opened as a config opens it, whose fingerprint results carry; None: ``dataset``.
 
     Returns:
         The report.
@@ -42,13 +36,13 @@ def check_dataset(dataset: ReIDDataset, *, deep: bool = False) -> DatasetReport:
     for split, samples in splits.items():
         _check_listed(dataset, split, samples, report)
         _check_modalities(dataset, split, samples, report)
-    _check_overlap(splits, report)
-    paths = sorted({sample.path for samples in splits.values() for sample in samples})
-    if deep:
-        report.decoded = len(paths)
-    _check_files(dataset.root, paths, deep, report)
+    _check_overlap(dataset, splits, report)
+    # A benchmark's protocols fail for every fault found so far, and would repeat it.
+    if report.complete and not (report.faults and dataset.published):
+        _check_protocols(dataset, splits, report)
+    check_images(dataset, splits, deep=deep, report=report)
     if report.complete and "train" in splits and "test" in splits:
-        report.fingerprint = dataset.fingerprint()
+        report.fingerprint = (configured or dataset).fingerprint()
     return report
 
 
@@ -111,42 +105,46 @@ def _check_modalities(dataset: ReIDDataset, split: Split, samples: list[Sample],
         if alone:
             use = "training leaves them out" if split == "train" else "their queries count as having no true match"
             report.add_fault(
-                f"Identities of {split} with {name} images only, {len(alone)}: {join_first(alone)}.",
+                f"Identities of {split} with {name} images only, {len(alone)}: {_name(dataset, alone)}.",
                 f"Add their {MODALITIES[1 - modality]} images, or accept that {use}.",
             )
 
 
-def _check_overlap(splits: Mapping[Split, list[Sample]], report: DatasetReport) -> None:
+def _check_overlap(dataset: ReIDDataset, splits: Mapping[Split, list[Sample]], report: DatasetReport) -> None:
     """Report the identities that are both trained on and searched for; most datasets refuse them when opened."""
     identities = {split: {sample.identity for sample in samples} - {UNKNOWN} for split, samples in splits.items()}
     both = sorted(identities.get("train", set()) & (identities.get("val", set()) | identities.get("test", set())))
     if both:
         report.add_fault(
-            f"Identities both in train and in what is searched, {len(both)}: {join_first(both)}.",
+            f"Identities both in train and in what is searched, {len(both)}: {_name(dataset, both)}.",
             "Give the people of each split their own numbers; scores are flattered otherwise.",
         )
 
 
-def _check_files(root: Path, paths: Sequence[str], deep: bool, report: DatasetReport) -> None:
-    """Report the files that cannot be read or do not begin as an image; if ``deep``, those that cannot be decoded."""
-
-    def is_bad(path: str) -> bool:
+def _check_protocols(dataset: ReIDDataset, splits: Mapping[Split, list[Sample]], report: DatasetReport) -> None:
+    """Report protocols that cannot be built, and camera numbers by which they skip the images of the other sensor."""
+    for split, samples in splits.items():
+        if split == "train" or not samples or len(dataset.modalities) < len(MODALITIES):
+            continue
         try:
-            if deep:
-                read_image(root / path)
-                return False
-            with (root / path).open("rb") as file:
-                return not file.read(4).startswith(_IMAGES_BEGIN_WITH)
-        except (OSError, BadImageError):
-            return True
-
-    # Reading and decoding release the interpreter's lock, so threads suffice, on every system.
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = tqdm(pool.map(is_bad, paths), total=len(paths), desc="Decoding", unit="image", disable=not deep)
-        bad = [path for is_bad_file, path in zip(found, paths) if is_bad_file]
-    if bad:
-        kind = "empty, truncated or no images" if deep else "empty, unreadable or no images"
-        report.add_fault(
-            f"Image files that are {kind}, {len(bad)}: {join_first(bad)}.",
-            "Copy them again from the original download, or set on_bad_image: skip to leave them out.",
+            protocols = dataset.protocols(samples, split)
+        except VIReIDError as error:
+            report.add_error(error)  # which says so where the camera numbers leave no true match at all
+            continue
+        # A benchmark's camera numbers and rules are its authors' own.
+        if dataset.published or all(protocol.removal != "same-camera" for protocol in protocols):
+            continue
+        visible, infrared = (
+            {sample.camera for sample in samples if sample.modality == modality} for modality in range(len(MODALITIES))
         )
+        if both := sorted(visible & infrared - {UNKNOWN}):
+            report.add_fault(
+                f"Camera numbers of {split} that both sensors have, {len(both)}: {join_first(both)}.",
+                "Give each sensor its own camera number: a query skips its own identity's images of its own camera "
+                "number, which are then true matches.",
+            )
+
+
+def _name(dataset: ReIDDataset, identities: Iterable[int]) -> str:
+    """Join the first of some identities by their names, where they have names."""
+    return join_first(dataset.identity_names.get(identity, identity) for identity in identities)

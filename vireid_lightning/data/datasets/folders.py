@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import posixpath
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -70,12 +71,52 @@ def require_identities(
         )
 
 
+def require_inside(dataset: str, root: Path, paths: Iterable[str], index_file: str, remedy: str) -> None:
+    """Raise a :class:`VIReIDError` if a path leaves ``root`` by a link.
+
+    Args:
+        dataset: The dataset's name, for the message.
+        root: The dataset's folder.
+        paths: Paths that an index file lists.
+        index_file: The index file's name, for the message.
+        remedy: Last sentence of the message.
+    """
+    top = Path(os.path.realpath(root))
+    links: dict[str, set[str] | None] = {}  # by folder: its entries that are links; None: the folder is outside
+    outside = []
+    for path in paths:
+        folder, name = posixpath.split(path)
+        if folder not in links:
+            inside = Path(os.path.realpath(root / folder)).is_relative_to(top)
+            links[folder] = {e.name for e in list_folder(root / folder) if e.is_symlink()} if inside else None
+        linked = links[folder]
+        if linked is None or (name in linked and not Path(os.path.realpath(root / path)).is_relative_to(top)):
+            outside.append(path)
+    if outside:
+        raise VIReIDError(
+            f"{dataset}: {len(outside)} path{'s' if len(outside) > 1 else ''} of {index_file} lead"
+            f"{'' if len(outside) > 1 else 's'} out of the dataset's folder {root} by a link: {join_first(outside)}. "
+            + remedy
+        )
+
+
+def is_outside(path: str) -> bool:
+    """Return whether a path's words alone lead out of the folder that it should be relative to.
+
+    Example:
+        >>> is_outside("../a.jpg"), is_outside("C:/a.jpg"), is_outside("cam1/a.jpg")
+        (True, True, False)
+    """
+    is_drive = path[1:2] == ":" and path[0].isalpha()
+    return is_drive or path.startswith("/") or posixpath.normpath(path).split("/")[0] == ".."
+
+
 def require_files(dataset: str, root: Path, paths: Iterable[str], index_file: str) -> None:
     """Raise a :class:`VIReIDError` that counts the paths with no file below ``root`` and names the first ten."""
     names: dict[str, set[str]] = {}
     missing = []
     for path in paths:
-        folder, _, name = path.rpartition("/")
+        folder, name = posixpath.split(path)
         if folder not in names:  # listing a folder once is far quicker than looking for each file, above all remotely
             names[folder] = {entry.name for entry in list_folder(root / folder)}
         if name not in names[folder]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import codecs
+import csv
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +35,88 @@ def read_text(dataset: str, path: Path) -> str:
         raise VIReIDError(
             f"{dataset}: the index file {path} is missing. Copy it from the original download, or correct the root."
         )
-    try:
-        text = path.read_text(encoding="utf-8-sig").strip()
-    except UnicodeDecodeError as error:
-        raise VIReIDError(f"{dataset}: the index file {path} is not a text file. Copy it again.") from error
+    text = _decode(dataset, path, path.read_bytes()).strip()
     if not text.strip(","):
         raise VIReIDError(f"{dataset}: the index file {path} is empty. Copy it from the original download.")
     return text
+
+
+def _decode(dataset: str, path: Path, content: bytes) -> str:
+    """Decode UTF-8, or UTF-16 that begins with a byte order mark; no other encoding can be told from the bytes."""
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) and not content.startswith(codecs.BOM_UTF32_LE):
+        encoding = "utf-16"
+    else:
+        encoding = "utf-8-sig"
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError as error:
+        if encoding != "utf-16" and b"\0" not in content:
+            kind = "GBK, or in another of Windows' encodings" if _is_gbk(content) else "an encoding of Windows"
+            raise VIReIDError(
+                f"{dataset}: the index file {path} is not in UTF-8, from byte {error.start + 1} on: it is in {kind}. "
+                "Save it as UTF-8, in Excel as 'CSV UTF-8'."
+            ) from error
+        raise VIReIDError(f"{dataset}: the index file {path} is not a text file. Copy it again.") from error
+    if text.count("\0") > len(text) // 4:
+        raise VIReIDError(
+            f"{dataset}: the index file {path} is in UTF-16 or UTF-32 and does not begin with the byte order mark that "
+            "would say which. Save it as UTF-8."
+        )
+    return text
+
+
+def _is_gbk(content: bytes) -> bool:
+    """Return whether all bytes can be GBK."""
+    try:
+        content.decode("gbk")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def read_table(dataset: str, path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield the line number and the words of each row of a table whose first line names its columns.
+
+    Commas, semicolons or tabs separate the columns, whichever the first line has; further columns are ignored.
+
+    Args:
+        dataset: The dataset's name, for messages.
+        path: The file.
+        columns: The columns that it must have, in any order.
+
+    Raises:
+        VIReIDError: The file is no text, its separator is none of the three, a column is missing, or a quotation mark
+            is not closed.
+    """
+    lines = read_text(dataset, path).splitlines()
+    delimiter = max(",;\t", key=lambda character: len(set(_split_header(lines[0], character)) & set(columns)))
+    header = _split_header(lines[0], delimiter)
+    lacking = [column for column in columns if column not in header]
+    if lacking:
+        other = next((mark for mark in "|:" if set(columns) <= set(_split_header(lines[0], mark))), "")
+        other = other or (" " if set(columns) <= set(lines[0].split()) else "")
+        if other:
+            raise VIReIDError(
+                f"{dataset}: the columns of {path} are separated by {other!r}. Separate them by commas, semicolons or "
+                "tabs."
+            )
+        raise VIReIDError(
+            f"{dataset}: the header of {path} lacks {', '.join(lacking)}. Its first line should be {','.join(columns)}."
+        )
+    reader = csv.DictReader(lines[1:], fieldnames=header, delimiter=delimiter, skipinitialspace=True, strict=True)
+    try:
+        for row in reader:
+            yield reader.line_num + 1, {column: (row[column] or "").strip() for column in columns}
+    except csv.Error as error:
+        raise VIReIDError(
+            f"{dataset}: line {reader.reader.line_num + 1} of {path} cannot be read as a row of a CSV file ({error}). "
+            "Correct its quotation marks."
+        ) from error
+
+
+def _split_header(line: str, delimiter: str) -> list[str]:
+    """Return the names of the columns of a header line."""
+    return [name.strip() for name in next(csv.reader([line[:10_000]], delimiter=delimiter, skipinitialspace=True))]
 
 
 def read_numbers(dataset: str, path: Path) -> list[int]:

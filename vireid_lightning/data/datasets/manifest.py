@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import csv
 import posixpath
+import re
+import unicodedata
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
 
 from vireid_lightning.data.datasets.base import ReIDDataset, Split
-from vireid_lightning.data.datasets.folders import require_files
-from vireid_lightning.data.datasets.index_files import join_first, read_text, to_number
+from vireid_lightning.data.datasets.folders import is_outside, require_files, require_inside
+from vireid_lightning.data.datasets.index_files import join_first, read_table, to_number
 from vireid_lightning.data.datasets.protocol_building import (
     DIRECTIONS,
     SampleColumns,
@@ -26,6 +27,7 @@ from vireid_lightning.protocols import Protocol
 from vireid_lightning.types import INFRARED, MODALITIES, UNKNOWN, VISIBLE, Sample
 
 COLUMNS = ("path", "identity", "modality", "camera", "split")
+_HEADER = ",".join(COLUMNS)
 
 #: Accepted words for each modality.
 MODALITY_WORDS = {
@@ -38,12 +40,20 @@ MODALITY_WORDS = {
 
 SPLITS = ("train", "val", "query", "gallery")
 
+#: An identity that is meant as a number: some programs write 7 as 7.0, and no name is a number.
+_NUMBER = re.compile(r"[+-]?\d+(\.\d*)?")
+
+_ALLOW = "Copy the images into it, or set allow_outside: true if the file is trusted to name any file."
+
 
 class Manifest(ReIDDataset):
     """Your own images, listed in a CSV file with the header ``path,identity,modality,camera,split``.
 
-    - ``path``: relative to the folder of the CSV file; each at most once.
-    - ``identity``: a whole number from 0; empty in all training rows where identities are unknown.
+    Commas, semicolons or tabs may separate the columns; the encoding is UTF-8, or UTF-16 with a byte order mark.
+
+    - ``path``: relative to the folder of the CSV file, and inside it; each at most once.
+    - ``identity``: a whole number from 0, or a name; empty in all training rows where identities are unknown. Names
+      get the numbers after the largest one, in the order of the alphabet.
     - ``modality``: ``visible`` (or ``rgb``), ``infrared`` (or ``ir``, ``thermal``).
     - ``camera``: a whole number from 0, or empty.
     - ``split``: ``train``, ``val``, ``query`` or ``gallery``. Without ``val`` rows, validation uses query and gallery.
@@ -52,6 +62,11 @@ class Manifest(ReIDDataset):
         path: The CSV file.
         direction: The direction that the query and gallery rows must allow and that validation scores; the other
             direction is reported too where the file has its images.
+        root: The CSV file under the name that other datasets' folders have; where both are given, this one counts.
+        allow_outside: Whether paths may be absolute, or lead out of the CSV file's folder by dots or links.
+
+    Attributes:
+        identity_names: The names of identities that are no numbers, by the numbers that they got.
 
     Raises:
         VIReIDError: The file is missing, a row is wrong (it is named), or there are query or gallery rows but none
@@ -68,15 +83,20 @@ class Manifest(ReIDDataset):
 
     def __init__(
         self,
-        path: str | Path,
+        path: str | Path | None = None,
         *,
         direction: Literal["infrared-to-visible", "visible-to-infrared"] = "infrared-to-visible",
+        root: str | Path | None = None,
+        allow_outside: bool = False,
     ) -> None:
-        self.path = Path(path).expanduser()
+        given = path if root is None else root
+        if given is None:
+            raise VIReIDError(f"{self.name}: no path is given. Set path to a CSV file with the header {_HEADER}.")
+        self.path = Path(given).expanduser()
+        self.allow_outside = allow_outside
         if not self.path.is_file():
             raise VIReIDError(
-                f"{self.name}: there is no file {self.path}. Give the path of a CSV file with the header "
-                f"{','.join(COLUMNS)}."
+                f"{self.name}: there is no file {self.path}. Give the path of a CSV file with the header {_HEADER}."
             )
         if direction not in DIRECTIONS.values():
             raise VIReIDError(f"{self.name}: direction is {direction!r}; give one of {', '.join(DIRECTIONS.values())}.")
@@ -99,9 +119,11 @@ class Manifest(ReIDDataset):
         """Return every image of a split, sorted by path; ``test`` is query and gallery together.
 
         Raises:
-            VIReIDError: Files that the CSV file lists are missing.
+            VIReIDError: Files that the CSV file lists are missing, or lie outside of its folder.
         """
         samples = self._of(split)
+        if not self.allow_outside:
+            require_inside(self.name, self.root, (sample.path for sample in samples), self.path.name, _ALLOW)
         require_files(self.name, self.root, (sample.path for sample in samples), self.path.name)
         return samples
 
@@ -144,35 +166,58 @@ class Manifest(ReIDDataset):
 
     def _read_rows(self) -> list[tuple[str, Sample]]:
         """Read the CSV file: (split, sample) of each row."""
-        reader = csv.DictReader(read_text(self.name, self.path).splitlines(), skipinitialspace=True)
-        header = [column.strip() for column in reader.fieldnames or []]
-        lacking = [column for column in COLUMNS if column not in header]
-        if lacking:
-            raise VIReIDError(
-                f"{self.name}: the header of {self.path} lacks {', '.join(lacking)}. Its first line should be "
-                f"{','.join(COLUMNS)}."
-            )
-        reader.fieldnames = header
+        table = [(f"line {line} of {self.path}", line, row) for line, row in read_table(self.name, self.path, COLUMNS)]
+        if not table:
+            raise VIReIDError(f"{self.name}: {self.path} has a header but no rows. List one image a line.")
+        numbers = self._number_identities({row["identity"]: where for where, _, row in reversed(table)})
         lines: dict[str, int] = {}
         rows = []
-        for row in reader:
-            where = f"line {reader.line_num} of {self.path}"
-            split, sample = self._parse({column: (row[column] or "").strip() for column in COLUMNS}, where)
+        for where, line, row in table:
+            split, sample = self._parse(row, numbers, where)
             if sample.path in lines:
                 raise VIReIDError(
                     f"{self.name}: {where} lists {sample.path}, which line {lines[sample.path]} lists already. Keep "
                     "one of the two lines."
                 )
-            lines[sample.path] = reader.line_num
+            lines[sample.path] = line
             rows.append((split, sample))
-        if not rows:
-            raise VIReIDError(f"{self.name}: {self.path} has a header but no rows. List one image a line.")
         return rows
 
-    def _parse(self, row: dict[str, str], where: str) -> tuple[str, Sample]:
+    def _number_identities(self, words: Mapping[str, str]) -> dict[str, int]:
+        """Return the number of each word of the column ``identity``, given where it first stands; keep the names."""
+        numbers = {"": UNKNOWN}
+        names = set()
+        for word, where in words.items():
+            if not word:
+                continue
+            if _NUMBER.fullmatch(word) is None:
+                names.add(unicodedata.normalize("NFC", word))  # one name, however its accents are written
+                continue
+            whole, _, fraction = word.partition(".")
+            if fraction.strip("0"):
+                raise VIReIDError(
+                    f"{self.name}: {where} has {word!r} where a whole number or a name (identity) belongs."
+                )
+            numbers[word] = _to_count(whole, "identity", where)
+        first = max(numbers.values()) + 1
+        self.identity_names = dict(enumerate(sorted(names), start=first))
+        by_name = {name: number for number, name in self.identity_names.items()}
+        return {
+            word: numbers[word] if word in numbers else by_name[unicodedata.normalize("NFC", word)] for word in words
+        }
+
+    def _parse(self, row: dict[str, str], identities: Mapping[str, int], where: str) -> tuple[str, Sample]:
         """Turn one row's words into its split and sample."""
         if not row["path"]:
             raise VIReIDError(f"{self.name}: {where} has no path. Give one, relative to {self.root}.")
+        path = posixpath.normpath(row["path"].replace("\\", "/"))  # ./a.jpg and b/../a.jpg are a.jpg
+        if "\0" in path:
+            raise VIReIDError(f"{self.name}: {where} has the path {path!r}, with a NUL byte. Correct it.")
+        if is_outside(path) and not self.allow_outside:
+            raise VIReIDError(
+                f"{self.name}: {where} has the path {path}, which leads out of the dataset's folder {self.root}. "
+                + _ALLOW
+            )
         modality, split = row["modality"].lower(), row["split"].lower()
         for what, word, choices in (("modality", modality, tuple(MODALITY_WORDS)), ("split", split, SPLITS)):
             if word not in choices:
@@ -182,13 +227,8 @@ class Manifest(ReIDDataset):
                 )
         if not row["identity"] and split != "train":
             raise VIReIDError(f"{self.name}: {where} has no identity, which only rows of the split train may lack.")
-        numbers = {}
-        for what in ("identity", "camera"):
-            numbers[what] = to_number(self.name, row[what], f"a whole number ({what})", where) if row[what] else UNKNOWN
-            if row[what] and numbers[what] < 0:
-                raise VIReIDError(f"{self.name}: {where} has the {what} {row[what]}; give a number from 0, or none.")
-        path = posixpath.normpath(row["path"].replace("\\", "/"))  # ./a.jpg and b/../a.jpg are a.jpg
-        return split, Sample(path, numbers["identity"], MODALITY_WORDS[modality], numbers["camera"])
+        camera = _to_count(row["camera"], "camera", where) if row["camera"] else UNKNOWN
+        return split, Sample(path, identities[row["identity"]], MODALITY_WORDS[modality], camera)
 
     def _check_train(self) -> bool:
         """Return whether the training rows carry identities; warn where those are searched for, too."""
@@ -201,9 +241,10 @@ class Manifest(ReIDDataset):
         searched = set(self.identities("test")) | set(self.identities("val"))
         both = sorted(set(self.identities("train")) & searched)
         if both:
+            people = join_first(self.identity_names.get(identity, identity) for identity in both)
             warnings.warn(
                 f"{self.name}: {len(both)} identities of {self.path} are both in train and in val, query or gallery, "
-                f"which flatters the scores: {join_first(both)}. Give the people of each split their own numbers.",
+                f"which flatters the scores: {people}. Give the people of each split their own numbers.",
                 stacklevel=3,
             )
         return not unknown
@@ -218,3 +259,13 @@ class Manifest(ReIDDataset):
                     f"{self.name}: {self.path} has no {MODALITIES[modality]} {part} row, which searching "
                     f"{self.default_protocol} needs. Add some, or set direction='{other}' (--direction {other})."
                 )
+
+
+def _to_count(word: str, what: str, where: str) -> int:
+    """Return a whole number from 0, as identities and cameras have them."""
+    number = to_number(Manifest.name, word, f"a whole number ({what})", where)
+    if not 0 <= number < 10**18:  # what 64 bits hold
+        raise VIReIDError(
+            f"{Manifest.name}: {where} has the {what} {word}; give a number from 0, of at most 18 digits, or none."
+        )
+    return number

@@ -61,6 +61,12 @@ def check_protocol(dataset: str, protocol: Protocol, columns: SampleColumns) -> 
                 f"{dataset}: protocol {protocol.name} has no query image. Add query images, or correct the index files."
             )
         if not has_true_match(columns, trial, protocol.removal).any():
+            if has_true_match(columns, trial, "none").any():
+                raise VIReIDError(
+                    f"{dataset}: protocol {protocol.name}, trial {number}, leaves no query a true match: every one in "
+                    f"its gallery of {len(trial.gallery)} images is skipped by the rule {protocol.removal}, which goes "
+                    "by the camera number. Give each sensor its own camera number, or leave the camera out."
+                )
             raise VIReIDError(
                 f"{dataset}: protocol {protocol.name}, trial {number}, has a gallery of {len(trial.gallery)} images "
                 "and none shows the identity of any query. Check that query and gallery come from the same identities."

@@ -47,6 +47,7 @@ class DatasetReport:
         notes: What is worth knowing without being wrong.
         fingerprint: The dataset's fingerprint; None where its images could not all be listed.
         decoded: Number of images that were decoded; 0 unless the check is deep.
+        bits: For each modality, the number of images by the bits of one of their values.
         complete: Whether every listed file is there.
     """
 
@@ -57,6 +58,7 @@ class DatasetReport:
     notes: list[str] = field(default_factory=list)
     fingerprint: str | None = None
     decoded: int = 0
+    bits: dict[str, dict[int, int]] = field(default_factory=dict)
     complete: bool = True
 
     def add_fault(self, problem: str, remedy: str) -> None:

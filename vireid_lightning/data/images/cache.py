@@ -16,11 +16,11 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from vireid_lightning.data.images.reading import BadImageError, ImageFiles
+from vireid_lightning.data.images.reading import BadImageError, ImageFiles, stat_file
 from vireid_lightning.errors import VIReIDError
 
 #: To be raised when the format or the way of reading and resizing changes, so that older caches are rebuilt.
-_VERSION = 1
+_VERSION = 2  # 2: Pillow's filters under the names that OpenCV's kernels had; more than 8 bits scaled by limits
 
 #: The images start here, a multiple of every system's page size below 64 KiB.
 _HEADER_BYTES = 4096
@@ -32,11 +32,11 @@ _CHUNK = 256
 class ImageCache:
     """The images of :class:`~vireid_lightning.data.images.reading.ImageFiles`, decoded and resized once.
 
-    The file's name follows from the root, the list of paths, the size and the interpolation, so settings with other
-    images never share a file. Its header carries a fingerprint of every file's size and time of change. A cache that is
-    missing or stale is built by :meth:`build`: under a lock, so that one process builds while others wait for it, and
-    under a temporary name until it is complete, so that no process reads half
-    of it.
+    The file's name follows from the root, the list of paths, the size, the interpolation and the limits of images of
+    more than 8 bits, so settings with other images never share a file. Its header carries a fingerprint of every file's
+    size and time of change. A cache that is missing or stale is built by :meth:`build`: under a lock, so that one
+    process builds while others wait for it, and under a temporary name until it is complete, so that no process reads
+    half of it.
 
     It is pickled by its path, so that spawned workers map the same file. Images are read-only.
 
@@ -60,7 +60,8 @@ class ImageCache:
         self.files = files
         self.shape = (len(files), *files.image_size, 3)
         self.fingerprint = _hash_files(files)
-        identity = json.dumps([str(files.root.resolve()), files.paths, files.image_size, files.interpolation])
+        settings = [files.image_size, files.interpolation, files.limits, files.modalities]
+        identity = json.dumps([str(files.root.resolve()), files.paths, *settings])
         key = hashlib.sha256(identity.encode()).hexdigest()[:16]
         height, width = files.image_size
         self.path = Path(folder).expanduser() / f"{files.root.name}-{height}x{width}-{key}.images"
@@ -194,12 +195,6 @@ def _hash_files(files: ImageFiles) -> str:
     """Return a hash of every file's size and time of change."""
     digest = hashlib.sha256()
     for path in files.paths:
-        try:
-            status = (files.root / path).stat()
-        except OSError as error:
-            raise BadImageError(
-                f"The image file {files.root / path} cannot be read ({error.strerror}). Restore it from the dataset's "
-                "archive."
-            ) from error
+        status = stat_file(files.root / path)
         digest.update(f"{status.st_size} {status.st_mtime_ns}\n".encode())
     return digest.hexdigest()

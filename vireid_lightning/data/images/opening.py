@@ -48,7 +48,7 @@ def open_readable(files: ImageFiles, cache_dir: str | None) -> tuple[list[int], 
             stacklevel=3,
         )
     kept = [position for position in range(len(files)) if position not in bad]
-    readable = ImageFiles(files.root, [files.paths[p] for p in kept], files.image_size, files.interpolation)
+    readable = files.choose(kept)
     return kept, readable if cache_dir is None else ImageCache(cache_dir, readable).build()
 
 

@@ -16,12 +16,13 @@ import cv2
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
+from vireid_lightning.data.datasets.base import DRAWN
 from vireid_lightning.data.synthetic.layouts import LayoutPlan, PlannedImage
 from vireid_lightning.data.synthetic.renderer import DRAWING_VERSION, PedestrianRenderer
 from vireid_lightning.errors import VIReIDError
 
 #: Written last: the folder is complete, and was drawn with these settings.
-MARKER = "synthetic.json"
+MARKER = DRAWN
 _STARTED = "synthetic.partial.json"  # written first: a drawing with the same settings may be continued
 _LOCK = ".synthetic.lock"
 

@@ -14,7 +14,7 @@ from vireid_lightning.methods.released.release import BACKBONE, Release, State, 
 class AGWRelease(Release):
     """Layout of the weights of AGW's authors."""
 
-    title, image_size = "AGW", (288, 144)
+    title, image_size, regdb_image_size, interpolation = "AGW", (288, 144), (288, 144), "lanczos"
     signature = ("NL_2.", "NL_3.")
     sizing = ("classifier.weight", "NL_2.0.theta.weight")
     rules: ClassVar[Mapping[str, str]] = {

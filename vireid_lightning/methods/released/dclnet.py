@@ -13,7 +13,7 @@ from vireid_lightning.methods.released.release import BACKBONE, Release, State
 class DCLNetRelease(Release):
     """Layout of the weights of DCLNet's authors."""
 
-    title, image_size = "DCLNet", (288, 144)
+    title, image_size, regdb_image_size, interpolation = "DCLNet", (288, 144), (288, 144), "lanczos"
     signature = ("part_classifier.", "pixel_classifier_")
     sizing = ("classifier.weight", "part_classifier.weight")
     rules: ClassVar[Mapping[str, str]] = {

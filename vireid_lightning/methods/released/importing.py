@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from vireid_lightning.data.datasets.regdb import RegDB
+from vireid_lightning.data.images.resizing import RESIZERS
 from vireid_lightning.errors import VIReIDError
 from vireid_lightning.files import atomic_write
 from vireid_lightning.methods.base import ReIDModule
@@ -142,8 +143,26 @@ def _listed(names: list[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def write_checkpoint(module: ReIDModule, output: Path, image_size: Iterable[int], trial: int | None) -> None:
-    """Write what Lightning and this package read from a checkpoint."""
+def write_checkpoint(
+    module: ReIDModule,
+    output: Path,
+    release: Release,
+    *,
+    image_size: Iterable[int] | None = None,
+    trial: int | None = None,
+) -> None:
+    """Write what Lightning and this package read from a checkpoint.
+
+    Args:
+        module: The method with its weights.
+        output: The file.
+        release: Whose weights these are; says how their authors prepared images.
+        image_size: Height and width that the weights were trained on; None is the authors' size, for RegDB where there
+            is a trial and for SYSU-MM01 where there is none.
+        trial: The trial of RegDB that the weights were trained on; None for another dataset.
+    """
+    if image_size is None:
+        image_size = release.image_size if trial is None else release.regdb_image_size
     checkpoint: dict[str, Any] = {
         "pytorch-lightning_version": lightning.__version__,
         "epoch": 0,
@@ -151,11 +170,13 @@ def write_checkpoint(module: ReIDModule, output: Path, image_size: Iterable[int]
         "state_dict": module.state_dict(),
     }
     module.on_save_checkpoint(checkpoint)
+    checkpoint[BLOCK]["training"] = {"weights": f"released by the authors of {release.title}"}
     checkpoint[BLOCK]["preprocessing"] = {
         "image_size": list(image_size),
         "mean": list(IMAGENET_MEAN),
         "std": list(IMAGENET_STD),
-        "interpolation": "bilinear",
+        "interpolation": release.interpolation,
+        "resizer": RESIZERS[release.interpolation],
     }
     if trial is not None:
         checkpoint[BLOCK]["dataset"] = {"name": RegDB.name, "trial": trial, "fingerprint": None}

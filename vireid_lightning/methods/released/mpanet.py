@@ -13,7 +13,7 @@ from vireid_lightning.methods.released.release import BACKBONE, Release, State
 class MPANetRelease(Release):
     """Layout of the weights of MPANet's authors."""
 
-    title, image_size = "MPANet", (384, 128)
+    title, image_size, regdb_image_size, interpolation = "MPANet", (384, 128), (256, 128), "bilinear"
     signature = ("spatial_attention.", "backbone.MAM")
     sizing = ("classifier.weight", "spatial_attention.weight")
     rules: ClassVar[Mapping[str, str]] = {

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from vireid_lightning.data.images.resizing import Interpolation
 from vireid_lightning.methods.base import ReIDModule
 
 State = Mapping[str, Tensor]
@@ -22,7 +23,9 @@ class Release(ABC):
 
     Attributes:
         title: The method's name.
-        image_size: Height and width that the authors trained on.
+        image_size: Height and width that the authors trained on for SYSU-MM01.
+        regdb_image_size: The same for RegDB.
+        interpolation: Filter of Pillow's by which the authors resize images.
         signature: The beginning of names that no other release has.
         sizing: Tensors whose shapes tell the constructor's arguments.
         rules: Pattern of a name in the file -> name in our state dict; names that fit none are not used.
@@ -30,6 +33,8 @@ class Release(ABC):
 
     title: ClassVar[str]
     image_size: ClassVar[tuple[int, int]]
+    regdb_image_size: ClassVar[tuple[int, int]]
+    interpolation: ClassVar[Interpolation]
     signature: ClassVar[tuple[str, ...]]
     sizing: ClassVar[tuple[str, ...]]
     rules: ClassVar[Mapping[str, str]]
