@@ -140,6 +140,7 @@ class Experiment:
         return CrossModalityDataModule(
             self.target,
             image_size=settings.image_size,
+            interpolation="opencv-bilinear",  # the README's figures were made with it
             num_workers=0,
             cache_dir=str(settings.output / "cache"),
             seed=settings.seed,

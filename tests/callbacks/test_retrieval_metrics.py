@@ -269,8 +269,8 @@ def test_details_lie_beside_the_results_and_nothing_is_overwritten(tmp_path):
     for _ in range(2):
         metrics = RetrievalMetrics(details=True, console=quiet())
         run(tmp_path, metrics).test(Method(), Data(), verbose=False)
-    assert (tmp_path / "results_details_1.npz").is_file()
+    assert (tmp_path / "results_1_details.npz").is_file()
     with np.load(tmp_path / "results_details.npz") as file:
         for row in metrics.table:
-            values = [file[f"{row.name}/trial_{number}/mAP"] for number in range(1, len(row.trials) + 1)]
+            values = [file[f"{row.name}/trial_{number}/measures/mAP"] for number in range(1, len(row.trials) + 1)]
             assert 100 * np.mean([np.nanmean(each) for each in values]) == pytest.approx(row.mAP, rel=2**-45)

@@ -99,7 +99,7 @@ def test_the_whole_curve_and_each_querys_precision_are_kept_and_written(tmp_path
     write_details(tmp_path / "details.npz", ScoreTable([scores]))
     with np.load(tmp_path / "details.npz") as file:
         np.testing.assert_array_equal(file["query against gallery/trial_1/cmc"], curve)
-        np.testing.assert_array_equal(file["query against gallery/trial_1/mAP"], trial.of_queries["mAP"])
+        np.testing.assert_array_equal(file["query against gallery/trial_1/measures/mAP"], trial.of_queries["mAP"])
         np.testing.assert_array_equal(file["query against gallery/trial_1/query"], np.arange(30))
         np.testing.assert_array_equal(file["query against gallery/trial_1/first"], trial.first)
 

@@ -158,12 +158,12 @@ class RetrievalMetrics(Callback):
             return
         marks = [name for name in ("trial_mismatch", "preprocessing_mismatch") if table.about[name]]
         path = folder / f"{'_'.join(['results', *marks])}.json"
-        kept = keep_earlier(path)
+        kept, details = keep_earlier(path), path.with_name(f"{path.stem}_details.npz")
+        if kept is not None and details.exists():  # stays beside the results that it is of
+            details.rename(kept.with_name(f"{kept.stem}_details.npz"))
         write_results(path, table.to_dict())
         if self.details:
-            beside = path.with_name(f"{path.stem}_details.npz")
-            keep_earlier(beside)
-            write_details(beside, table)
+            write_details(details, table)
         console = self.console or Console(soft_wrap=True)
         if trainer.progress_bar_callback is not None:
             console.print()  # the bar has not ended its line

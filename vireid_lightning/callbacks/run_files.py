@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def require_datamodule(trainer: Trainer) -> CrossModalityDataModule:
-    """Return the datamodule of what runs.
+    """Return the datamodule of the running fit, test or prediction.
 
     Raises:
         VIReIDError: If there are dataloaders only, which know no samples and protocols.
@@ -133,7 +133,7 @@ class Provenance:
         return cast("dict[str, Any]", load_weights_file(trainer.ckpt_path))
 
     def describe(self, trainer: Trainer, module: LightningModule, stage: str) -> dict[str, Any]:
-        """Return what is known of what runs now: data, method, checkpoint and trial."""
+        """Return what results say of the weights and the data of the running test: data, method, checkpoint and trial."""
         datamodule = require_datamodule(trainer)
         dataset, preprocessing = datamodule.dataset, getattr(datamodule, "preprocessing", {})
         about = {

@@ -153,7 +153,7 @@ class CrossModalityDataModule(LightningDataModule):
 
     @cached_property
     def fingerprint(self) -> str:
-        """The dataset's fingerprint, listed once."""
+        """The dataset's fingerprint, computed once."""
         return self.dataset.fingerprint()
 
     @property
@@ -232,7 +232,7 @@ class CrossModalityDataModule(LightningDataModule):
         )
 
     def training_data(self) -> TrainingData:
-        """Return what a method is told before training; to be called once set up for it."""
+        """Return what a method is told before training; call it after ``setup("fit")``."""
         sampler = self._sampler()
         return TrainingData(
             num_identities=self.num_identities,

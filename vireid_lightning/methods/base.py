@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 import torch
 from lightning.pytorch import LightningModule
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from vireid_lightning.data.datamodule import CrossModalityDataModule
 from vireid_lightning.data.samplers.choice import BatchKind
 from vireid_lightning.data.training_data import TrainingData
-from vireid_lightning.errors import VIReIDError
+from vireid_lightning.errors import VIReIDError, did_you_mean
 from vireid_lightning.methods.arguments import argument_names, document_arguments
 from vireid_lightning.methods.checkpoint import BLOCK, describe_run, hand_on
 from vireid_lightning.methods.optimization import Optimization
@@ -53,8 +53,18 @@ class ReIDModule(LightningModule, ABC):
     neck: nn.Module
 
     def __init_subclass__(cls, **arguments: Any) -> None:
-        """Document the arguments that all methods share."""
+        """Check what the class says of its batches, and document the arguments that all methods share."""
         super().__init_subclass__(**arguments)
+        for former in ("uses_identities", "labels_images"):
+            if former in vars(cls):
+                raise VIReIDError(
+                    f"{cls.__name__} sets {former}, which is no longer read; set batches to one of "
+                    f"{', '.join(get_args(BatchKind))} instead."
+                )
+        if cls.batches not in get_args(BatchKind):
+            raise VIReIDError(
+                f"{cls.__name__}.batches is {cls.batches!r}; set it to one of {', '.join(get_args(BatchKind))}."
+            )
         document_arguments(cls)
 
     def __init__(
@@ -112,7 +122,7 @@ class ReIDModule(LightningModule, ABC):
         self.backbone, self.pool, self.neck = encoder.backbone, encoder.pool, encoder.neck
 
     def encode(self, images: Tensor, modality: Tensor) -> Encoding:
-        """Return what the parts that were adopted make of images (B, 3, H, W)."""
+        """Return maps, pooled features and the neck's output of images (B, 3, H, W), by the encoder's parts."""
         return encode(self.backbone, self.pool, self.neck, images, modality)
 
     def require_classes(self) -> int:
@@ -159,6 +169,7 @@ class ReIDModule(LightningModule, ABC):
         Raises:
             VIReIDError: If a term is not finite; names the step, the terms and the batch's images.
         """
+        self._check_terms(terms, weights)
         loss = torch.stack([weights.get(name, 1.0) * term.float() for name, term in terms.items()]).sum()
         if not torch.isfinite(loss):
             bad = [f"{name}={term.item()}" for name, term in terms.items() if not torch.isfinite(term)]
@@ -175,6 +186,20 @@ class ReIDModule(LightningModule, ABC):
         values["train/loss"] = loss.detach()
         self.log_dict(values, on_step=False, on_epoch=True, sync_dist=True, batch_size=size)
         return loss
+
+    def _check_terms(self, terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> None:
+        name = type(self).__name__
+        if not isinstance(terms, Mapping) or not terms:
+            raise VIReIDError(f"{name}.losses returned {terms!r}; return a dictionary from names to scalar tensors.")
+        wrong = [key for key, term in terms.items() if not isinstance(term, Tensor) or term.ndim]
+        if wrong:
+            raise VIReIDError(f"{name}.losses returned a '{wrong[0]}' that is no scalar tensor; average it first.")
+        unknown = [key for key, weight in weights.items() if weight and key not in terms]
+        if unknown:
+            raise VIReIDError(
+                f"{name}.loss_weights weighs '{unknown[0]}', which losses does not return, only {', '.join(terms)}."
+                f"{did_you_mean(unknown[0], terms)}"
+            )
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Return the batch's embeddings and its samples' positions in the split; a callback scores them."""
@@ -214,7 +239,7 @@ class ReIDModule(LightningModule, ABC):
         arguments = dict(self.hparams)
         datamodule = self._find_datamodule()
         training = self._record_training(checkpoint, arguments, datamodule)
-        describe_run(checkpoint, type(self).__name__, arguments, datamodule, training)
+        describe_run(checkpoint, type(self).__name__, arguments, datamodule, training, type(self).__module__)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the loaded weights: ``init_from`` has done its part in the run that wrote them."""
@@ -239,6 +264,9 @@ class ReIDModule(LightningModule, ABC):
         return datamodule if isinstance(datamodule, CrossModalityDataModule) else None
 
     def _prepare_for_training(self) -> None:
+        own = type(self)
+        if own.losses is ReIDModule.losses and own.training_step is ReIDModule.training_step:
+            raise VIReIDError(f"{own.__name__} has no losses to train with; implement losses(batch).")
         classes = self.require_classes() if self.batches == "identity" else None
         datamodule = self._find_datamodule()
         if datamodule is None:

@@ -38,6 +38,7 @@ def describe_run(
     arguments: Mapping[str, Any],
     datamodule: CrossModalityDataModule | None,
     training: Mapping[str, Any] | None = None,
+    module: str | None = None,
 ) -> None:
     """Add the self-describing block to a Lightning checkpoint that is being written.
 
@@ -46,6 +47,7 @@ def describe_run(
         method: Class name of the method.
         arguments: The method's constructor arguments, for a checkpoint in which Lightning has not put them yet.
         datamodule: The run's data; None describes none.
+        module: Module of the method's class, which loading compares and never imports.
         training: How the weights were trained, see :mod:`vireid_lightning.methods.training_record`; None: unknown.
     """
     stored = checkpoint.setdefault("hyper_parameters", dict(arguments))
@@ -56,6 +58,8 @@ def describe_run(
         block["preprocessing"] = dict(datamodule.preprocessing)
         block["identities"] = list(datamodule.identities)
         block["dataset"] = {"name": dataset.name, "trial": dataset.trial, "fingerprint": datamodule.fingerprint}
+    if module is not None:
+        block["module"] = module
     if training is not None:
         block["training"] = dict(training)
     checkpoint[BLOCK] = block

@@ -38,7 +38,8 @@ def load_method(path: str | Path, method: type[ReIDModule] | None = None) -> ReI
     name = checkpoint[BLOCK]["method"]
     if method is None:
         known = _find_own_methods()
-        if name not in known:
+        # Checkpoints of earlier versions do not say the module.
+        if name not in known or checkpoint[BLOCK].get("module", known[name].__module__) != known[name].__module__:
             raise VIReIDError(
                 f"{path} holds the method '{name}', which is none of this package's ({', '.join(known)}); import its "
                 f"class and load it with load_method(path, method={name})."

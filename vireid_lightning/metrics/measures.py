@@ -75,5 +75,5 @@ MEASURES: dict[str, Measure] = {
 
 
 def title_of(name: str) -> str:
-    """Return the heading of a measure's column: its title, or its name where it is of a result file alone."""
+    """Return the heading of a measure's column: its title, or its name if only a result file knows the measure."""
     return MEASURES[name].title if name in MEASURES else name

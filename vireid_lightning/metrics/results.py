@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
@@ -91,7 +92,8 @@ class ScoreTable:
         table = make_table(title or None, f"Per cent{deviation}. {caption}.")
         counted = f"queries (valid), gallery\n{'trials, ' if several else ''}gallery's hash"
         table.add_column(f"Protocol\n{counted}", overflow="fold")
-        measures = self.rows[0].scored if self.rows else tuple(MEASURES)
+        scored = self.rows[0].scored if self.rows else tuple(MEASURES)
+        measures = [name for name in scored if all(name in row.scored for row in self.rows)]
         for heading in map(title_of, measures):
             table.add_column(heading, justify="right", no_wrap=True)
         for row in self.rows:
@@ -115,13 +117,15 @@ def write_details(path: str | Path, table: ScoreTable) -> None:
 
     For each protocol and trial, under ``<protocol>/trial_<number from 1>/``: ``cmc``, the whole CMC curve in per cent;
     ``query`` (Q,), the queries' positions in the split; ``first`` (Q,), the rank of each query's first true match;
-    and by their names all measures of each query (Q,), from 0 to 1, such as ``mAP``, its average precision. Queries
-    without a true match have an infinite rank, and NaN in every measure.
+    and ``measures/<name>`` (Q,), each measure of each query, from 0 to 1, such as ``measures/mAP``, its average
+    precision. Queries without a true match have an infinite rank, and NaN in every measure. ``about`` is a JSON text
+    that says what was scored, as in the result file.
     """
-    arrays: dict[str, NDArray[Any]] = {}
+    arrays: dict[str, NDArray[Any]] = {"about": np.array(json.dumps(table.about, default=str))}
     for row in table:
         for number, (trial, scores) in enumerate(zip(row.protocol.trials, row.trials, strict=True), start=1):
-            values = {"cmc": scores.cmc(), "query": trial.query, "first": scores.first, **scores.of_queries}
+            values = {"cmc": scores.cmc(), "query": trial.query, "first": scores.first}
+            values |= {f"measures/{name}": of_queries for name, of_queries in scores.of_queries.items()}
             arrays |= {f"{row.name}/trial_{number}/{name}": array for name, array in values.items()}
     write_arrays(path, arrays)
 

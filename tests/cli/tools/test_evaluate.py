@@ -278,3 +278,9 @@ def test_details_are_not_overwritten(embeddings, root, tmp_path, capsys):
         call(embeddings, root, "--details", tmp_path / "details.npz")
     assert "give --overwrite to replace it, or another --details" in capsys.readouterr().err
     assert (tmp_path / "details.npz").read_bytes() == b"mine"
+
+
+def test_results_and_details_go_to_two_files(embeddings, root, tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        call(embeddings, root, "--details", tmp_path / "same.json", "--output", tmp_path / "same.json")
+    assert "give each a file of its own" in capsys.readouterr().err

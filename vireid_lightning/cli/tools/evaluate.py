@@ -64,6 +64,8 @@ def run(arguments: argparse.Namespace) -> None:
     """
     output = _find_target(arguments.output, "--output", ".json", arguments.overwrite)
     details = _find_target(arguments.details, "--details", ".npz", arguments.overwrite)
+    if output is not None and details is not None and output.resolve() == details.resolve():
+        raise VIReIDError(f"--output and --details both name {output}; give each a file of its own.")
     if arguments.block_mb < 1:
         raise VIReIDError(f"--block-mb is {arguments.block_mb}; give at least 1.")
     from vireid_lightning.metrics.distances import check_distance
