@@ -29,7 +29,9 @@ def test_what_a_method_of_an_earlier_version_sets_is_not_passed_over(name):
 
 
 def test_a_kind_of_batch_that_does_not_exist():
-    with pytest.raises(VIReIDError, match=r"Mine\.batches is 'identities'; set it to one of identity, modality, pseudo"):
+    with pytest.raises(
+        VIReIDError, match=r"Mine\.batches is 'identities'; set it to one of identity, modality, pseudo"
+    ):
         type("Mine", (ReIDModule,), {"batches": "identities"})
 
 

@@ -133,7 +133,7 @@ class Provenance:
         return cast("dict[str, Any]", load_weights_file(trainer.ckpt_path))
 
     def describe(self, trainer: Trainer, module: LightningModule, stage: str) -> dict[str, Any]:
-        """Return what results say of the weights and the data of the running test: data, method, checkpoint and trial."""
+        """Return what results say of the running test: data, method, checkpoint and trial."""
         datamodule = require_datamodule(trainer)
         dataset, preprocessing = datamodule.dataset, getattr(datamodule, "preprocessing", {})
         about = {

@@ -114,7 +114,7 @@ class LLCM(ReIDDataset):
         return protocols
 
     def _read_train(self) -> list[Sample]:
-        """Read the training lists; the identity is the folder's name, since the labels in the list count from 0 within the split."""
+        """Read the training lists; an identity is its folder's name, since labels count from 0 in the split."""
         samples = []
         for modality, name in TRAIN_LISTS.items():
             for path, _ in read_rows(self.name, self.root / name, columns=2):
