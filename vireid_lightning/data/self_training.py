@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from vireid_lightning.data.datasets.base import ReIDDataset
+from vireid_lightning.data.datasets.roots import find_below_data
 from vireid_lightning.data.images.augmentation import Augmentation, Pipeline, TrainTransform
 from vireid_lightning.data.images.intensity import IntensityRange
 from vireid_lightning.data.images.opening import open_all
@@ -241,7 +242,7 @@ def open_source(
         training = TrainingImages(*arguments)
     else:
         fakes = open_images(
-            Path(source.fake_infrared).expanduser(),
+            find_below_data(source.fake_infrared),
             INFRARED,
             "data.source.fake_infrared needs a copy of every visible training image, under the same relative path.",
         )

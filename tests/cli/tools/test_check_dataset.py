@@ -8,6 +8,7 @@ import os
 import cv2
 import numpy as np
 import pytest
+import yaml
 from layout_files import edit, write, write_plan
 
 from vireid_lightning.cli import vireid
@@ -334,6 +335,46 @@ def test_the_fingerprint_is_that_of_the_configs_split(tmp_path, report):
     _, found = report("SYSUMM01", root)
     assert found["fingerprint"] == SYSUMM01(root).fingerprint()
     assert found["fingerprint"] != SYSUMM01(root, train="train", validation="val").fingerprint()
+
+
+def test_a_config_names_the_dataset_and_its_split(tmp_path, check):
+    """The fingerprint is that of the config's split, which results and checkpoints of its runs carry."""
+    root = write_plan(SMALL["SYSUMM01"], tmp_path / "sysu")
+    split = {"root": str(root), "train": "train", "validation": "val"}
+    write(tmp_path / "a.yaml", yaml.safe_dump({"data": {"dataset": {"class_path": "SYSUMM01", "init_args": split}}}))
+    write(tmp_path / "b.yaml", yaml.safe_dump({"data": {"dataset": {"init_args": {"train": "train+val"}}}}))
+    write(tmp_path / "c.yaml", yaml.safe_dump({"data": {"dataset": {"init_args": {"validation": "test"}}}}))
+    configs = [f"--config={tmp_path / name}.yaml" for name in "abc"]
+
+    def fingerprint(*arguments):
+        code, out, error = check("--json", *arguments)
+        return json.loads(out)["fingerprint"] if code == 0 else error
+
+    assert fingerprint(configs[0]) == SYSUMM01(**split).fingerprint()
+    assert fingerprint(*configs) == fingerprint("SYSUMM01", root) == SYSUMM01(root).fingerprint()
+    assert fingerprint("SYSUMM01", root, "--set", "train=train") == SYSUMM01(**split).fingerprint()
+    assert fingerprint(configs[0], "--set", "train=train+val", "--set", "validation=test") == fingerprint(*configs)
+    assert "would validate on identities that are trained on" in fingerprint(*configs[:2])
+    assert "train is both; give one of train, train+val" in fingerprint(configs[0], "--set", "train=both").replace(
+        "'", ""
+    )
+    assert "SYSUMM01 takes no trian; leave out trian. Did you mean 'train'?" in fingerprint(
+        configs[0], "--set", "trian=train"
+    )
+    assert "--set is 'train'; give NAME=VALUE" in fingerprint(configs[0], "--set", "train")
+    assert "both by --config and by its class" in fingerprint("SYSUMM01", root, configs[0])
+    assert "No dataset is named" in fingerprint("SYSUMM01")
+    assert "name no data.dataset" in fingerprint(configs[1])
+
+
+def test_arguments_of_the_class_reach_the_tools(campus, check):
+    text = (campus / "manifest.csv").read_text()
+    first = text.splitlines()[1].split(",")[0]
+    (campus / first).rename(campus / "入口.png")
+    write(campus / "gbk.csv", text.replace(first, "入口.png").encode("gbk"))
+    code, _, error = check("Manifest", campus / "gbk.csv")
+    assert (code, "probably gbk" in error) == (2, True)
+    assert check("Manifest", campus / "gbk.csv", "--set", "encoding=gbk")[0] == 0
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes with names are of POSIX systems")

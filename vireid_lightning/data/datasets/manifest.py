@@ -23,6 +23,7 @@ from vireid_lightning.data.datasets.protocol_building import (
     find_expected,
     index_by_path,
 )
+from vireid_lightning.data.datasets.roots import explain_search, find_below_data
 from vireid_lightning.errors import VIReIDError, did_you_mean
 from vireid_lightning.protocols import Protocol
 from vireid_lightning.types import INFRARED, MODALITIES, UNKNOWN, VISIBLE, Sample
@@ -95,11 +96,12 @@ class Manifest(ReIDDataset):
         given = path if root is None else root
         if given is None:
             raise VIReIDError(f"{self.name}: no path is given. Set path to a CSV file with the header {_HEADER}.")
-        self.path = Path(given).expanduser()
+        self.path = find_below_data(given)
         self.allow_outside, self.encoding = allow_outside, encoding
         if not self.path.is_file():
             raise VIReIDError(
-                f"{self.name}: there is no file {self.path}. Give the path of a CSV file with the header {_HEADER}."
+                f"{self.name}: there is no file {self.path}{explain_search(self.path)}. Give the path of a CSV file with "
+                f"the header {_HEADER}."
             )
         if direction not in DIRECTIONS.values():
             raise VIReIDError(f"{self.name}: direction is {direction!r}; give one of {', '.join(DIRECTIONS.values())}.")
