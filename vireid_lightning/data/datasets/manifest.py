@@ -100,8 +100,8 @@ class Manifest(ReIDDataset):
         self.allow_outside, self.encoding = allow_outside, encoding
         if not self.path.is_file():
             raise VIReIDError(
-                f"{self.name}: there is no file {self.path}{explain_search(self.path)}. Give the path of a CSV file with "
-                f"the header {_HEADER}."
+                f"{self.name}: there is no file {self.path}{explain_search(self.path)}. Give the path of a CSV file "
+                f"with the header {_HEADER}."
             )
         if direction not in DIRECTIONS.values():
             raise VIReIDError(f"{self.name}: direction is {direction!r}; give one of {', '.join(DIRECTIONS.values())}.")
