@@ -10,7 +10,7 @@ from vireid_lightning.methods.checkpoint import BLOCK
 
 
 def find_other_lists(
-    path: object, checkpoint: Mapping[str, Any], datamodule: object, *, goes_on: bool, allow: bool
+    path: object, checkpoint: Mapping[str, Any], datamodule: Any, *, goes_on: bool, allow: bool
 ) -> bool:
     """Return whether a checkpoint was trained on other lists of images, or other identities, of the data's dataset.
 
@@ -30,9 +30,10 @@ def find_other_lists(
         VIReIDError: If they are, and may not be.
     """
     block = checkpoint.get(BLOCK, {})
-    trained, dataset = block.get("dataset") or {}, getattr(datamodule, "dataset", None)
+    trained = block.get("dataset") or {}
     if not trained.get("fingerprint") or not hasattr(type(datamodule), "fingerprint"):
         return False
+    dataset = datamodule.dataset
     is_same = trained.get("name") == dataset.name
     if trained.get("trial") != dataset.trial if is_same else not goes_on:
         return False

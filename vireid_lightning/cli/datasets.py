@@ -133,9 +133,9 @@ def choose_dataset(arguments: argparse.Namespace) -> tuple[type[ReIDDataset], di
             "another root for the config's dataset."
         )
     name, settings = _read_dataset(arguments.config)
-    exported = {name: value for name, value in vars(data).items() if isinstance(value, type)}
-    cls = exported.get(name) if "." not in name else _import_dataset(name)
-    return cls or find_dataset(name), settings | given
+    # Synthetic, which is closed to tools that know no settings of it, is opened by its config's.
+    found = find_exported().get(name) or (_import_dataset(name) if "." in name else find_dataset(name))
+    return found, settings | given
 
 
 def _read_dataset(configs: Sequence[str]) -> tuple[str, dict[str, Any]]:
