@@ -2,8 +2,8 @@
 
     python experiments/optuna_baseline.py --trials 20
 
-The scores compared are those of the validation identities; no trial looks at the test images. Trials that fall behind the
-median are stopped. The study is kept in a file: run again, it goes on.
+The scores compared are those of the validation identities; no trial looks at the test images. Trials that fall behind
+the median are stopped. The study is kept in a file: run again, it goes on.
 """
 
 from __future__ import annotations

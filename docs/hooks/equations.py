@@ -10,6 +10,7 @@ import re
 from typing import Any
 
 from latex2mathml.converter import convert
+from mkdocs.exceptions import PluginError
 
 _EQUATION = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', flags=re.DOTALL)
 
@@ -17,6 +18,8 @@ _EQUATION = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>
 def _draw(match: re.Match[str]) -> str:
     tag, latex = match.groups()
     drawn = convert(html.unescape(latex).strip(), display="block" if tag == "div" else "inline")
+    if "\\" in drawn:  # a command that is not known would be shown as it is
+        raise PluginError(f"The equation {latex.strip()} has a command that latex2mathml does not know.")
     return f'<{tag} class="equation">{drawn}</{tag}>'
 
 
