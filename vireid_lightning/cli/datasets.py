@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import sys
-from pathlib import Path
 from typing import Any
 
 from vireid_lightning import data
-from vireid_lightning.cli.messages import explain_class
+from vireid_lightning.cli.own_classes import import_class
 from vireid_lightning.data.datasets.base import ReIDDataset
 from vireid_lightning.errors import VIReIDError, did_you_mean
 
@@ -38,7 +35,7 @@ def find_dataset(name: str) -> type[ReIDDataset]:
     Raises:
         VIReIDError: No dataset has that name, or it cannot be opened by a tool.
     """
-    dataset = find_exported().get(name) or (_import_dataset(name) if "." in name else None)
+    dataset = find_exported().get(name) or (import_class(name, ReIDDataset) if "." in name else None)
     if dataset is None:
         known = list_datasets()
         raise VIReIDError(
@@ -74,21 +71,3 @@ def open_dataset(dataset: type[ReIDDataset] | str, root: str, **options: Any) ->
             f"{cls.__name__} cannot be opened with a root alone: {error}. Give its other arguments default values."
         ) from None
     return cls(root, **given)
-
-
-def _import_dataset(path: str) -> type[ReIDDataset]:
-    """Import a user's dataset by its dotted path."""
-    before = sys.path
-    # The current folder comes last, as for the `lightning` command, so that no file there hides an installed package.
-    sys.path = [*before, str(Path.cwd())]
-    try:
-        problem = explain_class(path, base="")
-    finally:
-        sys.path = before
-    if problem is not None:
-        raise VIReIDError(problem)
-    module, _, name = path.rpartition(".")
-    dataset = getattr(importlib.import_module(module), name)
-    if not (isinstance(dataset, type) and issubclass(dataset, ReIDDataset)):
-        raise VIReIDError(explain_class(path, base=ReIDDataset.__name__))
-    return dataset
