@@ -18,7 +18,7 @@ from torch import Tensor
 
 from vireid_lightning.deployment.embedder import Embedder
 from vireid_lightning.deployment.parity import Batch, check_images, compare
-from vireid_lightning.deployment.tracing import ServedNetwork, quiet, trace_graph, trace_script
+from vireid_lightning.deployment.tracing import ServedNetwork, quiet, refuse_failure, trace_graph, trace_script
 from vireid_lightning.errors import VIReIDError
 from vireid_lightning.types import MODALITIES
 from vireid_lightning.version import __version__
@@ -129,15 +129,15 @@ def _write_onnx(network: ServedNetwork, embedder: Embedder, path: Path, metadata
         _require(package, "export")
     graph = trace_graph(network, embedder.image_size)
     names = ["images", "modality"][: 2 if network.modality is None else 1]
-    with quiet():
+    with quiet(), refuse_failure(network, "written as ONNX"):
         # The optimiser of onnxscript 0.7 takes the 1e-12 that GeM adds for 0, which moves embeddings by 3e-4.
         # onnxruntime optimises a graph anyway when it loads it.
         options: dict[str, Any] = {"dynamo": True, "optimize": False, "verbose": False}
         program: Any = torch.onnx.export(graph, (), input_names=names, output_names=["embedding"], **options)
-    program.model.metadata_props[METADATA] = json.dumps(metadata)
-    program.save(path, external_data=False)
-    runtime = importlib.import_module("onnxruntime")
-    session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        program.model.metadata_props[METADATA] = json.dumps(metadata)
+        program.save(path, external_data=False)
+        runtime = importlib.import_module("onnxruntime")
+        session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
     def serve(batch: Batch) -> NDArray[np.float32]:
         given = dict(zip(names, batch))

@@ -79,8 +79,8 @@ def compare(
             if found.shape != wanted.shape:
                 raise VIReIDError(f"{origin} gives embeddings of shape {found.shape}, but PyTorch {wanted.shape}; {_LOST}")
             share = np.linalg.norm(found - wanted, axis=1) / np.linalg.norm(wanted, axis=1)
-            largest = max(largest, float(share.max()))
-        if not largest <= TOLERANCE[half]:  # also where it is NaN
+            largest = float(np.maximum(largest, share.max()))  # stays NaN
+        if not largest <= TOLERANCE[half]:
             raise VIReIDError(
                 f"{origin} differs from PyTorch by {largest:.2g} of an embedding's length on the {name} images, where "
                 f"rounding explains {TOLERANCE[half]:g}; {_LOST}"

@@ -30,8 +30,8 @@ class ServedNetwork(nn.Module):
         half: Whether the backbone computes in float16; pooling, neck and what follows stay in float32.
     """
 
-    mean: Tensor
-    std: Tensor
+    pixel_mean: Tensor
+    pixel_std: Tensor
 
     def __init__(self, method: ReIDModule, *, modality: int | None = None, half: bool = False) -> None:
         super().__init__()
@@ -42,8 +42,9 @@ class ServedNetwork(nn.Module):
         if half:
             _halve(method)
         self.method, self.modality, self.half_precision = method, modality, half
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1))
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1))
+        # Not `mean` and `std`, which are names of operations: an ONNX graph names the results of its operations by them.
+        self.register_buffer("pixel_mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1))
+        self.register_buffer("pixel_std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1))
 
     def forward(self, images: Tensor, modality: Tensor | None = None) -> Tensor:
         """Return embeddings (B, D) float32.
@@ -52,7 +53,7 @@ class ServedNetwork(nn.Module):
             images: (B, height, width, 3) uint8, RGB, of the network's size.
             modality: (B,) int64, 0 visible, 1 infrared; left out where the network embeds one.
         """
-        x = images.permute(0, 3, 1, 2).to(torch.float32).div(255).sub(self.mean).div(self.std)
+        x = images.permute(0, 3, 1, 2).to(torch.float32).div(255).sub(self.pixel_mean).div(self.pixel_std)
         if modality is None:
             modality = torch.full((images.shape[0],), self.modality or 0, dtype=torch.int64)
         return self.method.embed(x, modality).float()
@@ -73,7 +74,7 @@ def trace_graph(network: ServedNetwork, image_size: tuple[int, int]) -> torch.ex
     batch = torch.export.Dim("batch")
     shapes: dict[str, Any] = {"images": {0: batch}, "modality": {0: batch} if network.modality is None else None}
     inputs = network.example(image_size)
-    with _refuse_untraceable(network), quiet():
+    with refuse_failure(network), quiet():
         return torch.export.export(
             network, inputs, dynamic_shapes={name: shapes[name] for name in ("images", "modality")[: len(inputs)]}
         )
@@ -85,7 +86,7 @@ def trace_script(network: ServedNetwork, image_size: tuple[int, int]) -> Any:
     Raises:
         VIReIDError: The network cannot be traced.
     """
-    with _refuse_untraceable(network), quiet():
+    with refuse_failure(network), quiet():
         return torch.jit.trace(network, network.example(image_size), check_trace=False)
 
 
@@ -98,8 +99,12 @@ def quiet() -> Iterator[None]:
 
 
 @contextmanager
-def _refuse_untraceable(network: ServedNetwork) -> Iterator[None]:
-    """Tell in one sentence why a network cannot be traced."""
+def refuse_failure(network: ServedNetwork, what: str = "traced") -> Iterator[None]:
+    """Tell in one sentence why a network cannot be traced, or otherwise written.
+
+    Raises:
+        VIReIDError: Instead of whatever the exporter raises.
+    """
     try:
         with torch.no_grad():
             yield
@@ -108,7 +113,7 @@ def _refuse_untraceable(network: ServedNetwork) -> Iterator[None]:
     except Exception as error:  # the exporters raise dozens of kinds, most of them private
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), "no reason is given")
         raise VIReIDError(
-            f"The network of {type(network.method).__name__} cannot be traced ({type(error).__name__}: "
+            f"The network of {type(network.method).__name__} cannot be {what} ({type(error).__name__}: "
             f"{reason.rstrip('.')[:300]}); its embed must be tensor operations that depend on no tensor's value, or "
             "write its weights with --format safetensors."
         ) from error
