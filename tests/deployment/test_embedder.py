@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
-
 from references.deployment import write_checkpoint
+
 from vireid_lightning.data.images.reading import read_image
 from vireid_lightning.data.images.resizing import resize_image
 from vireid_lightning.data.loading import normalize
@@ -71,7 +71,9 @@ def test_deep_images_need_the_intensity_range_of_training(checkpoint, network, t
     values = np.random.default_rng(0).integers(7000, 9000, (40, 20), dtype=np.uint16)
     cv2.imwrite(str(tmp_path / "deep.png"), values)
     embedder = Embedder.from_checkpoint(checkpoint, device="cpu")
-    with pytest.raises(VIReIDError, match="more than 8 bits, and .*last.ckpt was trained without an intensity range for i"):
+    with pytest.raises(
+        VIReIDError, match=r"more than 8 bits, and .*last.ckpt was trained without an intensity range for i"
+    ):
         embedder.embed(tmp_path / "deep.png", "infrared")
     path = write_checkpoint(tmp_path / "deep.ckpt", network, intensity_range={"infrared": [7000, 9000]})
     ranged = Embedder.from_checkpoint(path, device="cpu")
@@ -119,7 +121,7 @@ def test_a_checkpoint_that_says_nothing_of_its_images(network, tmp_path):
 
 @pytest.mark.parametrize("given", [{"device": "toaster"}, {"distance": "manhattan"}, {"batch_size": 0}])
 def test_wrong_arguments(checkpoint, given):
-    with pytest.raises(VIReIDError, match="toaster|manhattan|batch size is 0"):
+    with pytest.raises(VIReIDError, match=r"toaster|manhattan|batch size is 0"):
         Embedder.from_checkpoint(checkpoint, **given)
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,6 +22,14 @@ def pixels(embedder, images):
     paths = sorted(images.rglob("*.png"))
     modality = [int(path.parent.name == "camera3") for path in paths]
     return np.stack([embedder.prepare(*item) for item in zip(paths, modality)]), np.array(modality)
+
+
+def require_clean(path):
+    """No head, such as a classifier of the training identities, and no folder of this machine is in the file."""
+    content = path.read_bytes()
+    assert b"neck" in content
+    for part in ("classifier", str(path.parent), str(Path(exporting.__file__).parents[2])):
+        assert part.encode() not in content
 
 
 def require_close(found, embedder, batch, share=1e-4):
@@ -43,6 +52,7 @@ def test_onnx_gives_pytorchs_embeddings_and_says_how_images_are_prepared(embedde
     assert about == exported.metadata
     assert about["preprocessing"]["image_size"] == [64, 32]
     assert about["preprocessing"]["interpolation"] == "bilinear"
+    require_clean(tmp_path / "a.onnx")
     assert (about["weights"], about["modality"], about["distance"]) == (embedder.weights, "input", "cosine")
 
 
@@ -69,6 +79,8 @@ def test_torchscript_and_torch_export_run_without_this_package(embedder, images,
         require_close(torch.jit.load(tmp_path / "a.pt", _extra_files=extra)(*tensors).numpy(), embedder, batch)
     assert json.loads(extra["vireid.json"])["preprocessing"]["image_size"] == [64, 32]
     export_checkpoint(embedder, tmp_path / "a.pt2", "pt2")
+    require_clean(tmp_path / "a.pt")
+    require_clean(tmp_path / "a.pt2")
     extra = {"vireid.json": ""}
     loaded = torch.export.load(tmp_path / "a.pt2", extra_files=extra).module()
     require_close(loaded(*tensors).detach().numpy(), embedder, batch)
@@ -95,7 +107,9 @@ def test_a_file_that_differs_is_not_kept(embedder, tmp_path, monkeypatch):
         return write(network, *others)
 
     monkeypatch.setitem(exporting._WRITERS, "torchscript", spoil)
-    with pytest.raises(VIReIDError, match=r"a.pt differs from PyTorch by 0.0\d+ .* on the random images.*it was not kept"):
+    with pytest.raises(
+        VIReIDError, match=r"a.pt differs from PyTorch by 0.0\d+ .* on the random images.*it was not kept"
+    ):
         export_checkpoint(embedder, tmp_path / "a.pt", "torchscript")
     assert not list(tmp_path.iterdir())
 
@@ -108,13 +122,13 @@ def test_the_users_images_are_compared_too(embedder, tmp_path):
         found = embedder.embed_pixels(batch[0], batch[1].tolist()).numpy()
         return found * np.where((batch[0].max(axis=(1, 2, 3)) == 7) & (batch[1] == 1), -1, 1)[:, None]
 
-    with pytest.raises(VIReIDError, match="differs from PyTorch by 2 .* on the given images"):
+    with pytest.raises(VIReIDError, match=r"differs from PyTorch by 2 .* on the given images"):
         parity.compare(embedder, serve, batches, half=False, origin="it")
 
 
 @pytest.mark.parametrize("spoil", [lambda found: found[:, :5], lambda found: found * np.nan])
 def test_other_shapes_and_nan_are_differences(embedder, spoil):
-    with pytest.raises(VIReIDError, match="embeddings of shape|differs from PyTorch by nan"):
+    with pytest.raises(VIReIDError, match=r"embeddings of shape|differs from PyTorch by nan"):
         parity.compare(
             embedder,
             lambda batch: spoil(embedder.embed_pixels(batch[0], batch[1].tolist()).numpy()),

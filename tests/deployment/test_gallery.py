@@ -70,6 +70,20 @@ def test_a_gallery_is_searched_again_with_other_queries():
     assert np.array_equal(searched.search(query, 4).position, Gallery(images).search(query, 4).position)
 
 
+@pytest.mark.parametrize("chunk", [2**15, 17])
+def test_one_modality_of_the_gallery_is_searched(chunk, monkeypatch):
+    monkeypatch.setattr(gallery, "WIDEST_CHUNK", chunk)
+    images, query = make(100), make(9, seed=1)
+    images.modality[::3] = 1
+    found = Gallery(images, modality=1).search(query, k=100)
+    order, _ = rank_slowly(query, images, "cosine")
+    expected = [[place for place in row if place % 3 == 0] for row in order.tolist()]
+    assert found.position.tolist() == expected
+    images.modality[:] = 0
+    with pytest.raises(VIReIDError, match="has no infrared image to be searched"):
+        Gallery(images, modality=1)
+
+
 def test_fewer_images_than_asked_for():
     assert Gallery(make(3)).search(make(2, seed=1), k=10).position.shape == (2, 3)
 

@@ -51,7 +51,7 @@ def test_every_image_where_all_are_asked_for():
 
 def test_bad_input(tmp_path, monkeypatch):
     gallery = Gallery(make(200))
-    with pytest.raises(VIReIDError, match="The recall is 1.5"):
+    with pytest.raises(VIReIDError, match=r"The recall is 1.5"):
         GalleryIndex.build(gallery, recall=1.5)
     index = GalleryIndex.build(gallery)
     with pytest.raises(VIReIDError, match="k is 0"):
@@ -60,7 +60,7 @@ def test_bad_input(tmp_path, monkeypatch):
     with pytest.raises(VIReIDError, match="lacks the array 'index'"):
         GalleryIndex.load(tmp_path / "a.npz", gallery)
     np.savez(tmp_path / "b.npz", index=np.zeros(40, dtype=np.uint8), about=np.array("{}"))
-    with pytest.raises(VIReIDError, match="is no index that `vireid index` wrote|an index of another gallery"):
+    with pytest.raises(VIReIDError, match=r"is no index that `vireid index` wrote|an index of another gallery"):
         GalleryIndex.load(tmp_path / "b.npz", gallery)
 
     def lack(name):

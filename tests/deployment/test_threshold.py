@@ -84,7 +84,9 @@ def test_a_rate_is_a_share(rate):
 
 
 def test_a_rate_needs_enough_queries():
-    with pytest.raises(VIReIDError, match=r"has 60 visible queries .* a false positive rate of 0.001 needs at least 1000"):
+    with pytest.raises(
+        VIReIDError, match=r"has 60 visible queries .* a false positive rate of 0.001 needs at least 1000"
+    ):
         choose_thresholds(make(), 0.001)
 
 

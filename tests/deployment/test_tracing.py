@@ -9,7 +9,7 @@ from references.deployment import SIZE, make_streams_differ
 from vireid_lightning import methods
 from vireid_lightning.deployment.tracing import ServedNetwork, trace_graph, trace_script
 from vireid_lightning.errors import VIReIDError
-from vireid_lightning.methods import CMAM, MMGL, AGW, Baseline, ReIDModule
+from vireid_lightning.methods import AGW, CMAM, MMGL, Baseline, ReIDModule
 
 METHODS = [
     item
@@ -61,7 +61,7 @@ def test_every_method_is_exported_for_both_modalities_and_any_batch(method, argu
 @pytest.mark.parametrize("method", METHODS)
 def test_every_methods_embed_is_compiled_in_one_graph(method):
     module = build(method)
-    # "eager" captures the graph as every backend does and then runs it as it is; inductor would compile C++ for minutes.
+    # "eager" captures the graph as every backend does, and runs it as it is; inductor would compile C++ for minutes.
     compiled = torch.compile(module.embed, backend="eager", fullgraph=True)
     with torch.no_grad():
         for count in (2, 5):
@@ -126,7 +126,9 @@ class Undecided(Baseline):
 
 def test_a_graph_that_cannot_be_traced_is_told_in_a_sentence():
     network = ServedNetwork(build(Undecided))
-    with pytest.raises(VIReIDError, match=r"The network of Undecided cannot be traced \(\w+: .*--format safetensors") as told:
+    with pytest.raises(
+        VIReIDError, match=r"The network of Undecided cannot be traced \(\w+: .*--format safetensors"
+    ) as told:
         trace_graph(network, SIZE)
     assert len(str(told.value)) < 600
     assert "\n" not in str(told.value)

@@ -20,8 +20,8 @@ class SaveEmbeddings(Callback):
     The file holds ``embedding`` (N, D) float32, ``identity``, ``camera``, ``modality`` (0 visible, 1 infrared) and
     ``path`` (relative to the dataset's root) of all images of the test split in the order of its samples, gathered over
     processes and once each, and ``about``, a JSON text that says of which dataset, trial, method and checkpoint they
-    come from. ``vireid evaluate`` scores it, and ``vireid search`` searches it. A file that is there already is renamed to the next free of
-    ``embeddings_1.npz``, ``embeddings_2.npz``, ...
+    come from. ``vireid evaluate`` scores it, and ``vireid search`` searches it. A file that is there already is
+    renamed to the next free of ``embeddings_1.npz``, ``embeddings_2.npz``, ...
 
     Args:
         filename: Name of the file.
@@ -77,8 +77,9 @@ class SaveEmbeddings(Callback):
         embeddings.about = self._provenance.describe(trainer, pl_module, "predict") | {
             "weights": fingerprint_weights(pl_module),
             "distance": dataset.distance,
-            "root": str(dataset.root.resolve()),
         }
+        if (root := getattr(dataset, "root", None)) is not None:
+            embeddings.about["root"] = str(root.resolve())
         path = find_log_folder(trainer) / self.filename
         if trainer.is_global_zero:
             keep_earlier(path)

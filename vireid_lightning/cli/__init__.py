@@ -76,7 +76,7 @@ vireid = Command(
         "check-dataset": "compare a dataset's folder with what its authors published",
         "evaluate": "score saved embeddings under a dataset's protocols",
         "embed": "embed images with a checkpoint's network",
-        "threshold": "choose the distance from which on a search says \"not in the gallery\"",
+        "threshold": 'choose the distance from which on a search says "not in the gallery"',
         "index": "build an index for searching a gallery of millions of images",
         "search": "list the gallery images nearest to query images",
         "export": "write a checkpoint's network as ONNX, TorchScript, torch.export or safetensors",

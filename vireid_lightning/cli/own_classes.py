@@ -5,15 +5,13 @@ from __future__ import annotations
 import importlib
 import sys
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 from vireid_lightning.cli.messages import explain_class
 from vireid_lightning.errors import VIReIDError
 
-_Class = TypeVar("_Class")
 
-
-def import_class(path: str, base: type[_Class]) -> type[_Class]:
+def import_class(path: str, base: type[Any]) -> type[Any]:
     """Import a user's class: ``my_data.MyDataset`` is ``MyDataset`` in ``my_data.py`` in the current folder.
 
     Raises:

@@ -72,7 +72,7 @@ class Embedder:
         self.interpolation: Interpolation = self.preprocessing["interpolation"]
         given = self.preprocessing.get("intensity_range", {})
         self.limits: list[Limits | None] = [
-            tuple(given[name]) if name in given else None for name in MODALITIES  # type: ignore[misc]  # two values
+            (given[name][0], given[name][1]) if name in given else None for name in MODALITIES
         ]
         self.weights = fingerprint_weights(method)
         self.skipped: dict[str, str] = {}
@@ -101,7 +101,7 @@ class Embedder:
             VIReIDError: The file is no checkpoint of this package, says nothing of its images, or there is no such
                 device.
         """
-        module = load_method(path, method)
+        module = load_method(path) if method is None else load_method(path, method)
         block = read_checkpoint(path)[BLOCK]
         chosen = distance or find_distance(block)
         embedder = cls(

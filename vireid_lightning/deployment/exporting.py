@@ -62,8 +62,8 @@ def export_checkpoint(
 
     The network takes ``images`` (batch, height, width, 3) uint8 RGB of the size that the metadata say, and, unless it
     is of one modality, ``modality`` (batch,) int64, 0 visible, 1 infrared; it normalises the images itself and returns
-    ``embedding`` (batch, D) float32. Any number of images may be a batch. ``safetensors`` holds the weights alone, under
-    the names of the checkpoint.
+    ``embedding`` (batch, D) float32. Any number of images may be a batch. ``safetensors`` holds the weights alone,
+    under the names of the checkpoint.
 
     Args:
         embedder: The embedder of a checkpoint.
@@ -100,7 +100,7 @@ def export_checkpoint(
 
 
 def describe(embedder: Embedder, format: Format, *, modality: int | None, half: bool) -> dict[str, Any]:
-    """Return what a file says of itself: how to prepare images, what goes in and comes out, and which weights it has."""
+    """Return what a file says of itself: how to prepare images, what goes in and out, and which weights it has."""
     height, width = embedder.image_size
     inputs: dict[str, Any] = {"images": {"shape": ["batch", height, width, 3], "type": "uint8", "channels": "RGB"}}
     if modality is None:
@@ -111,7 +111,7 @@ def describe(embedder: Embedder, format: Format, *, modality: int | None, half: 
         "backbone": getattr(getattr(embedder.method, "backbone", None), "name", None),
         "weights": embedder.weights,
         "preprocessing": {**embedder.preprocessing, "resizing": "the width first, then the height"},
-        "normalisation": "the network normalises images itself" if format != "safetensors" else "(x / 255 - mean) / std",
+        "normalisation": "(x / 255 - mean) / std" if format == "safetensors" else "done by the network",
         "modality": "input" if modality is None else MODALITIES[modality],
         "precision": "float16 backbone" if half else "float32",
         "distance": embedder.distance,
@@ -134,6 +134,8 @@ def _write_onnx(network: ServedNetwork, embedder: Embedder, path: Path, metadata
         # onnxruntime optimises a graph anyway when it loads it.
         options: dict[str, Any] = {"dynamo": True, "optimize": False, "verbose": False}
         program: Any = torch.onnx.export(graph, (), input_names=names, output_names=["embedding"], **options)
+        for node in program.model.graph.all_nodes():
+            node.metadata_props.clear()  # names and lines of what was traced, half of a small file
         program.model.metadata_props[METADATA] = json.dumps(metadata)
         program.save(path, external_data=False)
         runtime = importlib.import_module("onnxruntime")

@@ -36,8 +36,10 @@ class Gallery:
         embeddings: The gallery's embeddings; memory-mapped ones stay on disk where they are more than a chunk.
         distance: ``cosine`` or ``euclidean``; None: the one that the embeddings were made for, cosine where they do
             not say.
+        modality: The modality whose images alone are searched, 0 visible, 1 infrared; None: all.
 
     Attributes:
+        searched: Positions of the images that are searched.
         thresholds: What :func:`~vireid_lightning.deployment.threshold.choose_thresholds` found for this gallery; empty
             where nobody asked for it.
 
@@ -50,29 +52,36 @@ class Gallery:
         [[2, 0]]
     """
 
-    def __init__(self, embeddings: Embeddings, *, distance: str | None = None) -> None:
+    def __init__(self, embeddings: Embeddings, *, distance: str | None = None, modality: int | None = None) -> None:
         made_for = embeddings.about.get("distance")
         self.distance = str(distance or made_for or "cosine")
         check_distance(self.distance)
         if made_for is not None and self.distance != made_for:
             raise VIReIDError(
-                f"{embeddings.origin} was embedded for the distance {made_for}, not {self.distance}; search it by that, "
-                f"or embed the images again with --distance {self.distance}."
+                f"{embeddings.origin} was embedded for the distance {made_for}, not {self.distance}; search it by that "
+                f"one, or embed the images again with --distance {self.distance}."
             )
         self.embeddings = embeddings
         thresholds = embeddings.about.get("thresholds")
         self.thresholds: Mapping[str, Any] = thresholds if isinstance(thresholds, Mapping) else {}
         every = np.arange(len(embeddings))
+        if modality is not None:
+            every = np.flatnonzero(embeddings.modality.numpy() == modality)
+            if not len(every):
+                raise VIReIDError(f"{embeddings.origin} has no {MODALITIES[modality]} image to be searched.")
+            if len(every) < len(embeddings):
+                self.thresholds = {}  # they were measured among images of both modalities
+        self.searched = every
         self._chunks = [every[begin : begin + WIDEST_CHUNK] for begin in range(0, len(every), WIDEST_CHUNK)]
         self._distances = EmbeddingDistances(embeddings, embeddings, every, self.distance)
 
     @classmethod
-    def load(cls, path: str | Path, *, distance: str | None = None) -> Gallery:
+    def load(cls, path: str | Path, *, distance: str | None = None, modality: int | None = None) -> Gallery:
         """Read a gallery that ``vireid embed`` or ``lightning predict`` wrote."""
-        return cls(Embeddings.load(path), distance=distance)
+        return cls(Embeddings.load(path), distance=distance, modality=modality)
 
     def __len__(self) -> int:
-        return len(self.embeddings)
+        return len(self.searched)
 
     def search(self, query: Embeddings, k: int = 10, *, block_mb: int = 256) -> RankLists:
         """Return the ``k`` gallery images nearest to each query.
@@ -123,15 +132,15 @@ class Gallery:
         if query.size != gallery.size or query.about.get("weights") != gallery.about.get("weights"):
             made_by = [_name_weights(part) for part in (query, gallery)]
             raise VIReIDError(
-                f"The queries were embedded by {made_by[0]}, but {gallery.origin} by {made_by[1]}; their distances mean "
-                "nothing: embed both with the same checkpoint."
+                f"The queries were embedded by {made_by[0]}, but {gallery.origin} by {made_by[1]}; their distances "
+                "mean nothing: embed both with the same checkpoint."
             )
         for name in ("image_size", "interpolation"):
             prepared = [part.about.get(name) for part in (query, gallery)]
             if None not in prepared and prepared[0] != prepared[1]:
                 raise VIReIDError(
-                    f"The queries were embedded with the {name} {prepared[0]}, but {gallery.origin} with {prepared[1]}; "
-                    "prepare both in the same way."
+                    f"The queries were embedded with the {name} {prepared[0]}, but {gallery.origin} with {prepared[1]}"
+                    "; prepare both in the same way."
                 )
         if query.about.get("distance", self.distance) != self.distance:
             raise VIReIDError(

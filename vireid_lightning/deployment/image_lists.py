@@ -77,12 +77,20 @@ def _expand(item: Path, modality: int | None) -> list[tuple[Path, tuple[int, int
     elif item.exists() or not glob.has_magic(str(item)):
         paths = [item]  # one that is missing is told as an image that cannot be read
     else:
-        paths = [Path(name) for name in sorted(glob.glob(str(item), recursive=True)) if Path(name).is_file()]
+        paths = [Path(name) for name in sorted(_find(str(item))) if Path(name).is_file()]
         if not paths:
             raise VIReIDError(f"No file fits the pattern '{item}'. {_ADVICE}")
     if modality is None:
         raise VIReIDError(f"The modality of {item} is not given; say visible or infrared (--modality infrared).")
-    return [(Path(os.path.abspath(path)), (UNKNOWN, modality, UNKNOWN)) for path in paths]
+    return [(_make_absolute(path), (UNKNOWN, modality, UNKNOWN)) for path in paths]
+
+
+def _find(pattern: str) -> list[str]:
+    return glob.glob(pattern, recursive=True)  # noqa: PTH207  # Path.glob takes no absolute pattern
+
+
+def _make_absolute(path: Path) -> Path:
+    return Path(os.path.abspath(path))  # noqa: PTH100  # resolve() would follow links, whose names the user gave
 
 
 def _read_rows(file: Path, modality: int | None) -> list[tuple[Path, tuple[int, int, int]]]:
@@ -107,7 +115,7 @@ def _read_rows(file: Path, modality: int | None) -> list[tuple[Path, tuple[int, 
             for name in ("identity", "camera")
         ]
         path = file.parent / row["path"].replace("\\", "/")
-        found.append((Path(os.path.abspath(path)), (numbers[0], kind, numbers[1])))
+        found.append((_make_absolute(path), (numbers[0], kind, numbers[1])))
     if not found:
         raise VIReIDError(f"The list of images {file} has a header but no rows. List one image a line.")
     return found

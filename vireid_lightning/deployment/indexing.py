@@ -55,6 +55,8 @@ class GalleryIndex:
             VIReIDError: faiss is not installed, or the recall is not above 0 and up to 1.
         """
         faiss = _import_faiss()
+        if len(gallery) < len(gallery.embeddings):
+            raise VIReIDError("An index is built of a whole gallery; embed the images to be searched by themselves.")
         if not 0 < recall <= 1:
             raise VIReIDError(f"The recall is {recall}; give a share above 0 and up to 1, such as 0.99.")
         embeddings = gallery.embeddings
@@ -133,9 +135,13 @@ class GalleryIndex:
             index = faiss.deserialize_index(np.array(arrays["index"]))
         except (ValueError, RuntimeError) as error:
             raise VIReIDError(f"{path} is no index that `vireid index` wrote: {error}.") from error
-        if not isinstance(about, dict) or about.get("gallery") != _identify(gallery):
+        if (
+            not isinstance(about, dict)
+            or len(gallery) < len(gallery.embeddings)
+            or about.get("gallery") != _identify(gallery)
+        ):
             raise VIReIDError(
-                f"{path} is an index of another gallery than {gallery.embeddings.origin}; build one of this gallery "
+                f"{path} is an index of another gallery than {gallery.embeddings.origin}, or of all its images; build one of this gallery "
                 "with `vireid index`."
             )
         index.nprobe = int(about.get("probes", 1))

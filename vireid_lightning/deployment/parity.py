@@ -77,7 +77,9 @@ def compare(
             wanted = embedder.embed_pixels(images, modality.tolist()).cpu().numpy()
             found = serve((images, modality))
             if found.shape != wanted.shape:
-                raise VIReIDError(f"{origin} gives embeddings of shape {found.shape}, but PyTorch {wanted.shape}; {_LOST}")
+                raise VIReIDError(
+                    f"{origin} gives embeddings of shape {found.shape}, but PyTorch {wanted.shape}; {_LOST}"
+                )
             share = np.linalg.norm(found - wanted, axis=1) / np.linalg.norm(wanted, axis=1)
             largest = float(np.maximum(largest, share.max()))  # stays NaN
         if not largest <= TOLERANCE[half]:

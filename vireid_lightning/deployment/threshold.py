@@ -50,12 +50,14 @@ def choose_thresholds(
     """
     check_distance(distance)
     if not 0 < false_positive_rate < 1:
-        raise VIReIDError(f"The false positive rate is {false_positive_rate}; give a share between 0 and 1, such as 0.01.")
+        raise VIReIDError(
+            f"The false positive rate is {false_positive_rate}; give a share between 0 and 1, such as 0.01."
+        )
     identity, modality = validation.identity.numpy(), validation.modality.numpy()
     if (identity == UNKNOWN).any():
         raise VIReIDError(
-            f"{validation.origin}: {int((identity == UNKNOWN).sum())} of {len(validation)} images have no identity, and "
-            "a threshold is measured on known persons; embed a CSV file with the column identity, or use what "
+            f"{validation.origin}: {int((identity == UNKNOWN).sum())} of {len(validation)} images have no identity, "
+            "and a threshold is measured on known persons; embed a CSV file with the column identity, or use what "
             "`lightning predict` writes."
         )
     found: dict[str, Any] = {"stated_rate": false_positive_rate, "distance": distance}

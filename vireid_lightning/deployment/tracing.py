@@ -24,7 +24,7 @@ class ServedNetwork(nn.Module):
     """Normalises images and embeds them.
 
     Args:
-        method: The method; copied.
+        method: The method; copied, without its heads.
         modality: The one modality that is embedded: parts of the network that exist for the other are left out; None
             makes it an input.
         half: Whether the backbone computes in float16; pooling, neck and what follows stay in float32.
@@ -36,13 +36,18 @@ class ServedNetwork(nn.Module):
     def __init__(self, method: ReIDModule, *, modality: int | None = None, half: bool = False) -> None:
         super().__init__()
         method = copy.deepcopy(method).cpu().eval().requires_grad_(False)
-        method._jit_is_scripting = True  # torch.jit looks at every attribute, and Lightning's `trainer` raises otherwise
+        method._jit_is_scripting = (
+            True  # torch.jit looks at every attribute, and Lightning's `trainer` raises otherwise
+        )
+        for name, _ in list(method.named_children()):
+            if method.heads and f"{name}.".startswith(method.heads):
+                delattr(method, name)  # what training alone needs, such as classifiers of the training identities
         if modality is not None:
             _keep_modality(method, modality)
         if half:
             _halve(method)
         self.method, self.modality, self.half_precision = method, modality, half
-        # Not `mean` and `std`, which are names of operations: an ONNX graph names the results of its operations by them.
+        # Not `mean` and `std`: an ONNX graph names the results of its operations by the operations.
         self.register_buffer("pixel_mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1))
         self.register_buffer("pixel_std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1))
 
@@ -72,12 +77,14 @@ def trace_graph(network: ServedNetwork, image_size: tuple[int, int]) -> torch.ex
         VIReIDError: The network cannot be traced.
     """
     batch = torch.export.Dim("batch")
-    shapes: dict[str, Any] = {"images": {0: batch}, "modality": {0: batch} if network.modality is None else None}
+    shapes: dict[str, Any] = {"images": {0: batch}, "modality": {0: batch}}
     inputs = network.example(image_size)
     with refuse_failure(network), quiet():
-        return torch.export.export(
-            network, inputs, dynamic_shapes={name: shapes[name] for name in ("images", "modality")[: len(inputs)]}
-        )
+        names = ("images", "modality")[: len(inputs)]
+        program = torch.export.export(network, inputs, dynamic_shapes={name: shapes[name] for name in names})
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # lines of code with the folders of this machine
+    return program
 
 
 def trace_script(network: ServedNetwork, image_size: tuple[int, int]) -> Any:

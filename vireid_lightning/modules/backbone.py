@@ -163,7 +163,8 @@ class Backbone(nn.Module):
 
         In training mode the normalisations must see their own modality alone.
         """
-        if not self.training and (torch.compiler.is_compiling() or torch.jit.is_tracing()):
+        tracing = torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]  # torch's own types lack it
+        if not self.training and (torch.compiler.is_compiling() or tracing):
             return modality == INFRARED
         return ModalityRows.of(modality)
 

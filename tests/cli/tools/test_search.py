@@ -64,7 +64,9 @@ def refused(call, capsys, *arguments):
 
 def test_from_images_to_rank_lists_with_a_threshold(run, tmp_path):
     (tmp_path / "visible" / "bad.png").write_bytes(b"none")
-    told = run("embed", "last.ckpt", "visible", "--modality", "visible", "-o", "gallery.npz", "--quiet", "--device", "cpu")
+    told = run(
+        "embed", "last.ckpt", "visible", "--modality", "visible", "-o", "gallery.npz", "--quiet", "--device", "cpu"
+    )
     assert "Embeddings of 40 images" in told.out
     assert "Left out, as they cannot be read: 1 of 41 images." in told.out
     assert "left out: The image file" in told.err
@@ -107,6 +109,15 @@ def test_the_threshold_is_stored_in_place_where_that_is_asked_for(run, tmp_path)
     assert {"visible", "infrared"} <= set(thresholds)
 
 
+def test_a_gallery_of_both_modalities_is_searched_among_one(run):
+    run("embed", "last.ckpt", "labelled.csv", "-o", "all.npz", "--quiet")
+    search = ("search", "--gallery", "all.npz", "--query", "infrared/0_0.png", "--modality", "ir", "--json")
+    (first, *_) = json.loads(run(*search).out)["results"]
+    assert (first["path"], round(first["distance"], 4)) == ("infrared/0_0.png", 0)  # the query itself
+    rows = json.loads(run(*search, "--among", "rgb").out)["results"]
+    assert {row["modality"] for row in rows} == {"visible"}
+
+
 def test_bad_input_is_told_in_one_sentence(run, tmp_path, capsys):
     images = ("--modality", "ir", "--query")
     run("embed", "last.ckpt", "visible", "--modality", "rgb", "-o", "gallery.npz", "--quiet")
@@ -116,10 +127,16 @@ def test_bad_input_is_told_in_one_sentence(run, tmp_path, capsys):
     assert "gallery.npz exists and is never overwritten" in refused(
         run, capsys, *embed, "--modality", "rgb", "-o", "gallery.npz"
     )
-    assert "give it a name that ends with .npz" in refused(run, capsys, *embed, "--modality", "rgb", "-o", "gallery.txt")
-    assert "'x-ray' is unknown; give one of visible" in refused(run, capsys, *embed, "--modality", "x-ray", "-o", "b.npz")
+    assert "give it a name that ends with .npz" in refused(
+        run, capsys, *embed, "--modality", "rgb", "-o", "gallery.txt"
+    )
+    assert "'x-ray' is unknown; give one of visible" in refused(
+        run, capsys, *embed, "--modality", "x-ray", "-o", "b.npz"
+    )
     assert "The modality of visible is not given" in refused(run, capsys, *embed, "-o", "b.npz")
-    assert "no checkpoint at none.ckpt" in refused(run, capsys, "embed", "none.ckpt", "visible", "--modality", "ir", "-o", "b.npz")
+    assert "no checkpoint at none.ckpt" in refused(
+        run, capsys, "embed", "none.ckpt", "visible", "--modality", "ir", "-o", "b.npz"
+    )
     assert "No such file" in refused(run, capsys, *search, *images, "infrared/none.png")
     assert "None of the 1 images can be read. The image file" in refused(run, capsys, *search, *images, "labelled.txt")
     assert "-k is 0" in refused(run, capsys, *search, *images, "infrared/0_0.png", "-k", "0")
@@ -159,5 +176,7 @@ def test_export_by_the_command(run, tmp_path, capsys):
     assert told.out.count("Largest difference from PyTorch on the") == 3
     assert "Written to last.pt (" in told.out
     assert (tmp_path / "last.pt").is_file()
-    assert "last.pt exists and is never overwritten" in refused(run, capsys, "export", "last.ckpt", "--format", "torchscript")
+    assert "last.pt exists and is never overwritten" in refused(
+        run, capsys, "export", "last.ckpt", "--format", "torchscript"
+    )
     assert "ends with .onnx" in refused(run, capsys, "export", "last.ckpt", "-o", "a.pt")

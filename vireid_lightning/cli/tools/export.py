@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--format",
         choices=_FORMATS,
         default="onnx",
-        help="onnx, torchscript, pt2 (torch.export) or safetensors, which holds the weights alone (default: %(default)s)",
+        help="onnx, torchscript, pt2 (torch.export), or safetensors, which holds weights alone (default: %(default)s)",
     )
     parser.add_argument(
         "-o", "--output", metavar="FILE", help="file to write, never overwritten (default: beside the checkpoint)"

@@ -16,7 +16,10 @@ from vireid_lightning.errors import VIReIDError
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the tool's arguments."""
     parser.add_argument(
-        "--gallery", required=True, metavar="FILE.npz", help="embeddings, written by `vireid embed` or `lightning predict`"
+        "--gallery",
+        required=True,
+        metavar="FILE.npz",
+        help="embeddings, written by `vireid embed` or `lightning predict`",
     )
     parser.add_argument(
         "--query",
@@ -26,6 +29,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="query images: files, folders, patterns or CSV files, as for `vireid embed`",
     )
     parser.add_argument("--modality", help="visible or infrared: what all queries are of which no CSV file says it")
+    parser.add_argument(
+        "--among",
+        metavar="MODALITY",
+        help="visible or infrared: which of the gallery's images to search (default: all)",
+    )
     parser.add_argument("-k", type=int, default=10, help="gallery images to list for each query (default: %(default)s)")
     parser.add_argument("--checkpoint", help="the network, where it is no longer where the gallery says")
     parser.add_argument("--distance", help="cosine or euclidean, for a gallery that does not say (default: cosine)")
@@ -44,10 +52,11 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.k < 1:
         raise VIReIDError(f"-k is {arguments.k}; give at least 1.")
     from vireid_lightning.deployment import Gallery, GalleryIndex
-    from vireid_lightning.deployment.image_lists import list_images
+    from vireid_lightning.deployment.image_lists import list_images, parse_modality
 
     list_images(arguments.query, arguments.modality)
-    gallery = Gallery.load(arguments.gallery, distance=arguments.distance)
+    among = None if arguments.among is None else parse_modality(arguments.among)
+    gallery = Gallery.load(arguments.gallery, distance=arguments.distance, modality=among)
     index = None if arguments.index is None else GalleryIndex.load(arguments.index, gallery)
     checkpoint = arguments.checkpoint or gallery.embeddings.about.get("checkpoint")
     if checkpoint is None:

@@ -1,9 +1,9 @@
 """Choose the distance from which on a search says "not in the gallery", and store it with the gallery.
 
 The threshold is measured on images of persons whose identities are known and that the network was not trained on, at a
-stated rate of false positives: queries whose person is not in the gallery, and that find an image all the same. It holds
-for cameras, persons and a gallery of about the size of those of these images; in a larger gallery false positives are
-more frequent.
+stated rate of false positives: queries whose person is not in the gallery, and that find an image all the same. It
+holds for such cameras and persons, and for a gallery of about as many images; in a larger one false positives are more
+frequent.
 """
 
 from __future__ import annotations
