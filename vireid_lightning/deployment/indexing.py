@@ -141,8 +141,8 @@ class GalleryIndex:
             or about.get("gallery") != _identify(gallery)
         ):
             raise VIReIDError(
-                f"{path} is an index of another gallery than {gallery.embeddings.origin}, or of all its images; build one of this gallery "
-                "with `vireid index`."
+                f"{path} is not an index of the images of {gallery.embeddings.origin} that are searched; build "
+                "one of this gallery with `vireid index`."
             )
         index.nprobe = int(about.get("probes", 1))
         return cls(gallery, index, about)
