@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from vireid_lightning.callbacks import LastAndBest, RetrievalMetrics, SaveEmbeddings
 from vireid_lightning.callbacks.run_files import Provenance
 from vireid_lightning.errors import VIReIDError
-from vireid_lightning.methods.checkpoint import BLOCK
+from vireid_lightning.methods.checkpoint import BLOCK, fingerprint_weights
 from vireid_lightning.metrics import Embeddings, Protocol, Trial, evaluate, score_protocols
 from vireid_lightning.types import Sample
 
@@ -189,6 +189,8 @@ def test_predict_writes_embeddings_that_score_the_same(tmp_path):
     assert saved.samples() == Data().eval_samples("test")
     known = {"dataset": "Toy", "dataset_trial": 3, "method": "Method", "checkpoint": None, "trial_mismatch": False}
     assert saved.about.items() >= known.items()
+    assert saved.about["weights"] == fingerprint_weights(model)  # what a search compares with its queries'
+    assert saved.about["distance"] == "euclidean"
     protocol = Data().protocols("test")[0]
     found = evaluate(saved, saved, protocol, distance="euclidean")
     assert found.to_dict() == expected(model, [protocol])[0].to_dict()

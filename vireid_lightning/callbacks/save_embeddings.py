@@ -8,6 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 
 from vireid_lightning.callbacks.run_files import Provenance, find_log_folder, require_datamodule
+from vireid_lightning.methods.checkpoint import fingerprint_weights
 from vireid_lightning.metrics.embeddings import Embeddings
 from vireid_lightning.metrics.results import keep_earlier
 from vireid_lightning.metrics.retrieval_metric import RetrievalMetric
@@ -19,8 +20,8 @@ class SaveEmbeddings(Callback):
     The file holds ``embedding`` (N, D) float32, ``identity``, ``camera``, ``modality`` (0 visible, 1 infrared) and
     ``path`` (relative to the dataset's root) of all images of the test split in the order of its samples, gathered over
     processes and once each, and ``about``, a JSON text that says of which dataset, trial, method and checkpoint they
-    come from. ``vireid evaluate`` scores it. A file that is there already is renamed to the next free of
-    ``embeddings_1.npz``, ``embeddings_2.npz``, ...
+    come from. ``vireid evaluate`` scores it, and ``vireid search`` searches it. A file that is there already is
+    renamed to the next free of ``embeddings_1.npz``, ``embeddings_2.npz``, ...
 
     Args:
         filename: Name of the file.
@@ -73,7 +74,13 @@ class SaveEmbeddings(Callback):
         self._metric.sync()
         embeddings: Embeddings = self._metric.gathered()
         self._metric = None
-        embeddings.about = self._provenance.describe(trainer, pl_module, "predict")
+        dataset = require_datamodule(trainer).dataset
+        embeddings.about = self._provenance.describe(trainer, pl_module, "predict") | {
+            "weights": fingerprint_weights(pl_module),
+            "distance": dataset.distance,
+        }
+        if (root := getattr(dataset, "root", None)) is not None:
+            embeddings.about["root"] = str(root.resolve())
         path = find_log_folder(trainer) / self.filename
         if trainer.is_global_zero:
             keep_earlier(path)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import inspect
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,8 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
 from vireid_lightning import data
-from vireid_lightning.cli.messages import explain_class, explain_message
+from vireid_lightning.cli.messages import explain_message
+from vireid_lightning.cli.own_classes import import_class
 from vireid_lightning.cli.repeated_runs import read_configs
 from vireid_lightning.data.datasets.base import ReIDDataset
 from vireid_lightning.errors import VIReIDError, did_you_mean
@@ -44,7 +43,7 @@ def find_dataset(name: str) -> type[ReIDDataset]:
     Raises:
         VIReIDError: No dataset has that name, or it cannot be opened by a tool.
     """
-    dataset = find_exported().get(name) or (_import_dataset(name) if "." in name else None)
+    dataset = find_exported().get(name) or (import_class(name, ReIDDataset) if "." in name else None)
     if dataset is None:
         known = list_datasets()
         raise VIReIDError(
@@ -134,7 +133,7 @@ def choose_dataset(arguments: argparse.Namespace) -> tuple[type[ReIDDataset], di
         )
     name, settings = _read_dataset(arguments.config)
     # Synthetic, which is closed to tools that know no settings of it, is opened by its config's.
-    found = find_exported().get(name) or (_import_dataset(name) if "." in name else find_dataset(name))
+    found = find_exported().get(name) or (import_class(name, ReIDDataset) if "." in name else find_dataset(name))
     return found, settings | given
 
 
@@ -153,21 +152,3 @@ def _read_dataset(configs: Sequence[str]) -> tuple[str, dict[str, Any]]:
     if not name:
         raise VIReIDError(f"{' and '.join(configs)} name no data.dataset; give the config of an experiment.")
     return name, settings
-
-
-def _import_dataset(path: str) -> type[ReIDDataset]:
-    """Import a user's dataset by its dotted path."""
-    before = sys.path
-    # The current folder comes last, as for the `lightning` command, so that no file there hides an installed package.
-    sys.path = [*before, str(Path.cwd())]
-    try:
-        problem = explain_class(path, base="")
-    finally:
-        sys.path = before
-    if problem is not None:
-        raise VIReIDError(problem)
-    module, _, name = path.rpartition(".")
-    dataset = getattr(importlib.import_module(module), name)
-    if not (isinstance(dataset, type) and issubclass(dataset, ReIDDataset)):
-        raise VIReIDError(explain_class(path, base=ReIDDataset.__name__))
-    return dataset

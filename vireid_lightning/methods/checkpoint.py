@@ -2,12 +2,13 @@
 
 A checkpoint is Lightning's, plus a block that rebuilds the method without its config. The block lies under the key
 ``vireid``: ``method`` (class name), ``preprocessing``, ``identities`` (the dataset's numbers in class order),
-``dataset`` (name, trial, fingerprint) and ``training`` (how the weights were trained). Files are read with
+``dataset`` (name, trial, fingerprint, distance) and ``training`` (how the weights were trained). Files are read with
 ``weights_only=True``: nothing in a checkpoint is executed.
 """
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 import re
 import struct
@@ -57,12 +58,31 @@ def describe_run(
         dataset = datamodule.dataset
         block["preprocessing"] = dict(datamodule.preprocessing)
         block["identities"] = list(datamodule.identities)
-        block["dataset"] = {"name": dataset.name, "trial": dataset.trial, "fingerprint": datamodule.fingerprint}
+        block["dataset"] = {
+            "name": dataset.name,
+            "trial": dataset.trial,
+            "fingerprint": datamodule.fingerprint,
+            "distance": dataset.distance,
+        }
     if module is not None:
         block["module"] = module
     if training is not None:
         block["training"] = dict(training)
     checkpoint[BLOCK] = block
+
+
+def fingerprint_weights(module: nn.Module) -> str:
+    """Return 16 hexadecimal digits that change with any tensor of a module's state, its name or its type.
+
+    Example:
+        >>> fingerprint_weights(nn.Identity())
+        'e4a6a0577479b2b4'
+    """
+    digest = hashlib.blake2b(digest_size=8)
+    for name, tensor in module.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def load_weights_file(path: str | Path, allow: Sequence[Any] = ()) -> Any:

@@ -43,6 +43,22 @@ def distance_block(query: Tensor, gallery: Tensor, distance: str, gallery_square
     return product.neg_() if distance == "cosine" else product.mul_(-2).add_(gallery_square)
 
 
+def to_ordered_bits(values: Tensor) -> Tensor:
+    """Return int32 numbers that are ordered as float32 values are; both zeros become the same."""
+    bits = (values + 0.0).view(torch.int32)  # -0 + 0 is 0: both zeros tie
+    return bits ^ ((bits >> 31) & 0x7FFFFFFF)
+
+
+def from_ordered_bits(bits: Tensor) -> Tensor:
+    """Return the float32 values of what :func:`to_ordered_bits` made.
+
+    Example:
+        >>> from_ordered_bits(to_ordered_bits(torch.tensor([-2.5, 0.0, 3.0]))).tolist()
+        [-2.5, 0.0, 3.0]
+    """
+    return (bits ^ ((bits >> 31) & 0x7FFFFFFF)).view(torch.float32)
+
+
 #: Measures queries against gallery images: takes positions of queries (B,) and of gallery images (C,), and None or what
 #: has been measured before, and returns (B, C) values that rank the images; see :class:`EmbeddingDistances`.
 Distances = Callable[[Positions, Positions, Known | None], Tensor]

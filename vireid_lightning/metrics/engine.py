@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 from tqdm import tqdm
 
-from vireid_lightning.metrics.distances import Distances, Positions
+from vireid_lightning.metrics.distances import Distances, Positions, to_ordered_bits
 from vireid_lightning.metrics.embeddings import Embeddings
 from vireid_lightning.metrics.measures import TrueMatches
 from vireid_lightning.metrics.parallel import map_parts
@@ -257,8 +257,7 @@ class _Part:
 
 def _make_keys(distance: Tensor, tie: Tensor, width: int) -> Tensor:
     """Return int64 keys of (b, C) distances, filled up behind, by one column at least, to a multiple of ``width``."""
-    bits = (distance + 0.0).view(torch.int32)  # -0 + 0 is 0: both zeros tie
-    bits = bits ^ ((bits >> 31) & 0x7FFFFFFF)
+    bits = to_ordered_bits(distance)
     height, count = distance.shape
     keys = torch.empty(height, (count // width + 1) * width, dtype=torch.int64, device=distance.device)
     torch.bitwise_or(bits.long() << 32, tie, out=keys[:, :count])

@@ -55,8 +55,16 @@ class PerModality(nn.Module):
         self.visible = part
         self.infrared = copy.deepcopy(part)
 
-    def forward(self, x: Tensor, rows: ModalityRows) -> Tensor:
-        """Send each image of ``x`` (B, C, H, W) through its modality's copy; the batch keeps its order."""
+    def forward(self, x: Tensor, rows: ModalityRows | Tensor) -> Tensor:
+        """Send each image of ``x`` (B, C, H, W) through its modality's copy; the batch keeps its order.
+
+        Args:
+            x: The maps.
+            rows: The rows of each modality; or (B,) bool, True for infrared, and both copies then see all images, of
+                which each keeps its own: a graph that holds for every batch.
+        """
+        if isinstance(rows, Tensor):
+            return torch.where(rows[:, None, None, None], self.infrared(x), self.visible(x))
         outputs = []
         if rows.counts[0]:
             outputs.append(self.visible(x[rows.visible]))
@@ -140,7 +148,7 @@ class Backbone(nn.Module):
         Returns:
             Five tensors (B, ``channels[i]``, height, width) in the batch's order.
         """
-        rows = ModalityRows.of(modality) if self.two_stream_until else None
+        rows = self._route(modality) if self.two_stream_until else None
         x = images.contiguous(memory_format=torch.channels_last)
         maps = []
         for number, stage in enumerate(self.stages):
@@ -149,6 +157,16 @@ class Backbone(nn.Module):
                 x = self.after[str(number)](x)
             maps.append(x)
         return maps
+
+    def _route(self, modality: Tensor) -> ModalityRows | Tensor:
+        """Return what :class:`PerModality` needs; in eval mode, a graph that is traced depends on no modality's value.
+
+        In training mode the normalisations must see their own modality alone.
+        """
+        tracing = torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]  # torch's own types lack it
+        if not self.training and (torch.compiler.is_compiling() or tracing):
+            return modality == INFRARED
+        return ModalityRows.of(modality)
 
     def forward(self, images: Tensor, modality: Tensor) -> list[Tensor]:
         """Return :meth:`features`."""

@@ -53,7 +53,7 @@ class GrayView(nn.Module):
             (B, 3, H, W) in the images' dtype.
         """
         if channel is None:
-            channel = torch.full((len(images),), GREEN, device=images.device)
+            channel = torch.full((images.shape[0],), GREEN, device=images.device)
         kept = images.gather(1, channel.view(-1, 1, 1, 1).expand(-1, 1, *images.shape[2:]))
         pixels = kept * self.std.flatten()[channel].view(-1, 1, 1, 1) + self.mean.flatten()[channel].view(-1, 1, 1, 1)
         view = ((pixels - self.mean) / self.std).to(images.dtype)

@@ -1,0 +1,81 @@
+"""How far every method's exported network differs from PyTorch, and the sizes of the files.
+
+Random weights, whose two streams and normalisations differ; random images and drawn pedestrians of both modalities. Run
+by hand: ``python tests/benchmarks/export_parity.py [--backbone resnet18] [--format onnx pt2] [--half]``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import pytest
+import torch
+
+from vireid_lightning import methods
+from vireid_lightning.data.images.resizing import RESIZERS
+from vireid_lightning.deployment import Embedder, export_checkpoint
+from vireid_lightning.deployment.exporting import SUFFIXES
+from vireid_lightning.errors import VIReIDError
+from vireid_lightning.methods import ReIDModule
+
+METHODS = [
+    item
+    for name in methods.__all__
+    if isinstance(item := getattr(methods, name), type) and issubclass(item, ReIDModule) and item is not ReIDModule
+]
+
+
+def build(method, backbone, image_size):
+    """Return an embedder of a method whose statistics are not those of a fresh network."""
+    torch.manual_seed(0)
+    module = method(backbone=backbone, pretrained=False)
+    for part in module.modules():
+        if isinstance(part, torch.nn.BatchNorm2d):
+            part.running_mean.normal_(0, 0.1)
+            part.running_var.uniform_(0.5, 1.5)
+    for name, parameter in module.named_parameters():
+        if ".infrared." in name:
+            parameter.data += 0.01 * torch.randn(parameter.shape)
+    size = {"image_size": list(image_size), "interpolation": "bilinear", "resizer": RESIZERS["bilinear"]}
+    return Embedder(module, size)
+
+
+def measure(embedder, kind, half, folder):
+    """Return the largest difference, as a share of an embedding's length, and the file's size in MiB."""
+    exported = export_checkpoint(embedder, Path(folder) / f"network{SUFFIXES[kind]}", kind, half=half)
+    size = exported.path.stat().st_size / 2**20
+    exported.path.unlink()
+    return max(exported.differences.values()), size
+
+
+@pytest.mark.benchmark
+@pytest.mark.parametrize("method", METHODS)
+def test_exported_networks_differ_by_rounding_alone(method, tmp_path):
+    pytest.importorskip("onnxruntime")
+    assert measure(build(method, "test_resnet", (64, 32)), "onnx", False, tmp_path)[0] < 1e-5
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--backbone", default="resnet50", help="timm's name (default: %(default)s)")
+    parser.add_argument("--image-size", type=int, nargs=2, default=(288, 144), help="height and width")
+    parser.add_argument("--format", nargs="+", default=["onnx"], help="formats (default: onnx)")
+    parser.add_argument("--half", action="store_true", help="export the backbone in float16")
+    arguments = parser.parse_args()
+    print("| Method | Format | Largest difference | MiB |\n|---|---|---:|---:|", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        for method in METHODS:
+            embedder = build(method, arguments.backbone, arguments.image_size)
+            for kind in arguments.format:
+                try:
+                    difference, size = measure(embedder, kind, arguments.half, folder)
+                except VIReIDError as error:
+                    print(f"| {method.__name__} | {kind} | {error} | |", flush=True)
+                    continue
+                print(f"| {method.__name__} | {kind} | {difference:.1e} | {size:.1f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
