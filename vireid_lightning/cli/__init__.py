@@ -75,6 +75,7 @@ vireid = Command(
         "synthesize": "draw a synthetic dataset in the layout of a real one",
         "check-dataset": "compare a dataset's folder with what its authors published",
         "evaluate": "score saved embeddings under a dataset's protocols",
+        "report": "write one HTML page of scores, curves, a map of the embeddings and rank lists",
         "trials": "train and test each trial of a dataset with several splits, such as RegDB",
         "seeds": "train and test a method with several seeds",
         "aggregate": "compute mean and deviation of the result files of several trials or seeds",
