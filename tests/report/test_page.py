@@ -39,6 +39,12 @@ def folder(tmp_path_factory):
     return root
 
 
+@pytest.fixture
+def _no_charts(monkeypatch):
+    """Leave out the charts, which take the most time."""
+    monkeypatch.setattr("vireid_lightning.report.page._draw_charts", lambda content: {})
+
+
 @pytest.fixture(scope="module")
 def page(folder):
     return render_page(make_content(folder, curves=folder / "metrics.csv"))
@@ -84,6 +90,7 @@ def test_colours_follow_the_theme(page):
     assert page.count("var(--series-0)") > 5
 
 
+@pytest.mark.usefixtures("_no_charts")
 def test_a_page_keeps_within_its_size(folder):
     content = make_content(folder)
     bare = len(render_page(make_content()).encode())
@@ -97,6 +104,7 @@ def test_a_page_keeps_within_its_size(folder):
         render_page(content, max_mb=0.01)
 
 
+@pytest.mark.usefixtures("_no_charts")
 def test_a_page_without_images_says_so(tmp_path):
     page = render_page(make_content(tmp_path, lists=3))
     assert re.search(r"\d+ images of the rank lists are missing on disk or cannot be read", page)
@@ -105,6 +113,7 @@ def test_a_page_without_images_says_so(tmp_path):
     assert "The rank lists have no images" in render_page(make_content(lists=3))
 
 
+@pytest.mark.usefixtures("_no_charts")
 def test_paths_do_not_lead_out_of_the_folder(folder, tmp_path):
     inner = tmp_path / "inner"
     inner.mkdir()
@@ -129,6 +138,7 @@ def test_hostile_names_are_inert():
     assert not set("\x1b\x07\u202e") & set(page)
 
 
+@pytest.mark.usefixtures("_no_charts")
 def test_a_report_is_kept_when_another_is_written(tmp_path):
     content = make_content(lists=2)
     assert write_report(tmp_path / "report.html", content) is None

@@ -76,6 +76,7 @@ vireid = Command(
         "check-dataset": "compare a dataset's folder with what its authors published",
         "evaluate": "score saved embeddings under a dataset's protocols",
         "report": "write one HTML page of scores, curves, a map of the embeddings and rank lists",
+        "figures": "write the charts and rank lists of a report as PDF and PNG for a paper",
         "trials": "train and test each trial of a dataset with several splits, such as RegDB",
         "seeds": "train and test a method with several seeds",
         "aggregate": "compute mean and deviation of the result files of several trials or seeds",

@@ -8,11 +8,18 @@ from vireid_lightning.lazy import lazily
 
 if TYPE_CHECKING:
     from vireid_lightning.report.content import ReportContent, collect
+    from vireid_lightning.report.figures import write_figures
     from vireid_lightning.report.writing import write_report
 
-__all__ = ["ReportContent", "collect", "write_report"]
+__all__ = ["ReportContent", "collect", "write_figures", "write_report"]
 
 if not TYPE_CHECKING:
     __getattr__, __dir__ = lazily(
-        __name__, {"ReportContent": "content", "collect": "content", "write_report": "writing"}
+        __name__,
+        {
+            "ReportContent": "content",
+            "collect": "content",
+            "write_figures": "figures",
+            "write_report": "writing",
+        },
     )

@@ -12,8 +12,9 @@ from typing import Any
 from vireid_lightning.errors import VIReIDError
 from vireid_lightning.metrics.measures import title_of
 from vireid_lightning.metrics.results import ScoreTable
-from vireid_lightning.report import charts
+from vireid_lightning.report.charts import plain_style
 from vireid_lightning.report.content import ReportContent
+from vireid_lightning.report.figures import list_drawers
 from vireid_lightning.report.pairs import RATES, ErrorRates
 from vireid_lightning.report.rank_lists import RankListGroup, list_positions
 from vireid_lightning.report.requirements import require_packages
@@ -127,18 +128,9 @@ def _list_notes(content: ReportContent, pictures: Thumbnails, max_mb: float) -> 
 
 def _draw_charts(content: ReportContent) -> dict[str, str]:
     """Return the charts that there is something to draw for, as SVG by name."""
-    with charts.plain_style():
-        drawn = {
-            "cmc": charts.draw_cmc(content.table.rows, PAGE),
-            "roc": charts.draw_roc(content.rates, PAGE),
-        }
-        if content.histograms:
-            drawn["pairs"] = charts.draw_histograms(content.histograms, PAGE, content.table.rows[0].distance)
-        if content.map is not None:
-            drawn["map"] = charts.draw_map(content.map, PAGE, content.names)
-        if content.training is not None:
-            drawn["training"] = charts.draw_training(content.training, PAGE)
-        return {name: embed_svg(figure, name) for name, figure in drawn.items()}
+    with plain_style():
+        drawers = ((name, draw) for name, draw in list_drawers(content) if not name.startswith("ranks"))
+        return {name: embed_svg(draw(PAGE), name) for name, draw in drawers}
 
 
 def _list_scores(table: ScoreTable) -> dict[str, Any]:
