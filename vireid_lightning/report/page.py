@@ -116,7 +116,7 @@ def _list_notes(content: ReportContent, pictures: Thumbnails, max_mb: float) -> 
     if pictures.beyond:
         notes.append(f"{pictures.beyond:,} images are left out, so that the page stays below {max_mb:g} MiB.")
     if content.training is None:
-        notes.append("There are no training curves: no metrics.csv of the run was found.")
+        notes.append("There are no training curves: no metrics.csv that holds them was found.")
     if content.map is None:
         notes.append("There is no map: fewer than 4 images have a known identity.")
     if not content.histograms:
