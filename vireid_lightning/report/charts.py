@@ -73,7 +73,7 @@ def plain_style() -> Iterator[None]:
     }  # fmt: skip
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
-        matplotlib.rcParams.update(settings)
+        matplotlib.rcParams.update(settings)  # type: ignore[arg-type]  # it lists all names that there are
         yield
 
 

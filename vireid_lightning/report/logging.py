@@ -66,8 +66,9 @@ def _to_pixels(figure: Figure) -> NDArray[np.uint8]:
 
     figure.set_dpi(_DPI)
     canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.array(canvas.buffer_rgba(), dtype=np.uint8)[:, :, :3]
+    canvas.draw()  # type: ignore[no-untyped-call]
+    pixels = np.array(canvas.buffer_rgba(), dtype=np.uint8)  # type: ignore[no-untyped-call]
+    return pixels[:, :, :3]
 
 
 def _list_rows(group: RankListGroup, content: ReportContent) -> list[list[Any]]:

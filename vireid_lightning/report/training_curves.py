@@ -57,9 +57,9 @@ def read_training_curves(path: str | Path) -> TrainingCurves:
             value = _to_number(cell)
             if step is not None and value is not None and isinstance(name, str):
                 series.setdefault(name, []).append((step, value))
-    parts = [_choose(series, prefix) for prefix in ("train/", "step/", "val/")]
+    losses, steps, scores = (_choose(series, prefix) for prefix in ("train/", "step/", "val/"))
     rates = {clean(name.removeprefix(_RATE)): points for name, points in series.items() if name.startswith(_RATE)}
-    return TrainingCurves(*parts, rates)
+    return TrainingCurves(losses, steps, scores, rates)
 
 
 def _choose(series: Mapping[str, Points], prefix: str) -> dict[str, Points]:
