@@ -77,6 +77,7 @@ vireid = Command(
         "evaluate": "score saved embeddings under a dataset's protocols",
         "report": "write one HTML page of scores, curves, a map of the embeddings and rank lists",
         "figures": "write the charts and rank lists of a report as PDF and PNG for a paper",
+        "overlays": "draw what a method sees in a query and a gallery image: their similarity, parts, patterns",
         "trials": "train and test each trial of a dataset with several splits, such as RegDB",
         "seeds": "train and test a method with several seeds",
         "aggregate": "compute mean and deviation of the result files of several trials or seeds",

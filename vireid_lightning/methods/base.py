@@ -107,6 +107,21 @@ class ReIDModule(LightningModule, ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} does not implement losses(batch), so it cannot be trained.")
 
+    def list_overlays(self, images: Tensor, modality: Tensor) -> dict[str, Tensor]:
+        """Return maps to lay over images, by the name of what they show, for `vireid overlays`.
+
+        A method that finds regions, such as body parts, returns how much each pixel belongs to each of them; here there
+        are none. Meant for eval mode, without gradients.
+
+        Args:
+            images: (B, 3, H, W) float, normalised.
+            modality: (B,) int64, 0 visible, 1 infrared.
+
+        Returns:
+            Tensors (B, K, height, width) from 0 to 1, of any height and width: K maps that are shown side by side.
+        """
+        return {}
+
     def prepare(self, data: TrainingData) -> None:
         """Take what the method needs to know of its data, and refuse what does not fit.
 
