@@ -22,7 +22,7 @@ SCREENS = [
 ]
 
 #: Width of the small picture in pixels, and the number of its colours.
-SMALL, COLOURS = 960, 128
+SMALL, COLOURS = 960, 256
 
 #: What the small picture leaves out: it shows the scores, some curves, and of the lists two of middling precision.
 SHORTEN = """() => {
@@ -60,7 +60,7 @@ def write_small(page: Page, path: Path) -> None:
     page.evaluate(SHORTEN)
     picture = Image.open(io.BytesIO(page.screenshot(full_page=True))).convert("RGB")
     picture = picture.resize((SMALL, round(picture.height * SMALL / picture.width)), Image.Resampling.LANCZOS)
-    picture.quantize(COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
+    picture.quantize(COLOURS, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
 if __name__ == "__main__":

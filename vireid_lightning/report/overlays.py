@@ -49,8 +49,9 @@ def draw_overlays(
     """Return a figure of a query, in the first row, and a gallery image, in the second.
 
     The columns are the image; the similarity of each place of the backbone's last map with the other image (see
-    :func:`measure_similarity`), from the least to the greatest of both images; and the maps of the method's own
-    :meth:`~vireid_lightning.methods.ReIDModule.list_overlays`.
+    :func:`measure_similarity`); and the maps of the method's own
+    :meth:`~vireid_lightning.methods.ReIDModule.list_overlays`. Colours go from the least to the greatest value that a
+    map has in the two images.
 
     Args:
         method: The method, in eval mode.
@@ -67,11 +68,16 @@ def draw_overlays(
     batch = normalize(torch.from_numpy(images.transpose(0, 3, 1, 2).copy())).to(method.device)
     modality = torch.tensor([number for _, number in pair], device=method.device)
     similarity = measure_similarity(method.backbone.features(batch, modality)[-1])
-    low, high = similarity.min(), similarity.max()
-    columns = {"similarity": (similarity - low) / (high - low).clamp(min=1e-6)}
+    columns = {"similarity": similarity}
     for name, maps in method.list_overlays(batch, modality).items():
         columns |= {f"{name} {number}": maps[:, number - 1] for number in range(1, maps.shape[1] + 1)}
-    return _draw(images, {name: value.float().cpu() for name, value in columns.items()}, pair)
+    return _draw(images, {name: _stretch(value) for name, value in columns.items()}, pair)
+
+
+def _stretch(maps: Tensor) -> Tensor:
+    """Return maps of two images from 0, their least value, to 1, their greatest; 0 where all values are equal."""
+    maps = maps.float().cpu()
+    return (maps - maps.min()) / (maps.max() - maps.min()).clamp(min=1e-6)
 
 
 def _draw(images: NDArray[np.uint8], columns: Mapping[str, Tensor], pair: Sequence[tuple[str | Path, int]]) -> Figure:
