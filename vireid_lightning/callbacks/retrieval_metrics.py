@@ -9,6 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 
 from vireid_lightning.callbacks.run_files import Provenance, find_results_folder, require_datamodule
+from vireid_lightning.metrics.embeddings import Embeddings
 from vireid_lightning.metrics.measures import MEASURES
 from vireid_lightning.metrics.re_ranking import ReRanking
 from vireid_lightning.metrics.results import ScoreTable, keep_earlier, write_details, write_results
@@ -49,6 +50,8 @@ class RetrievalMetrics(Callback):
 
     Attributes:
         table: The scores of the last validation or test.
+        keep_embeddings: Whether a test's embeddings are kept, for another callback.
+        embeddings: The embeddings of the last test, where they are kept.
     """
 
     def __init__(
@@ -67,6 +70,8 @@ class RetrievalMetrics(Callback):
         self.allow_preprocessing_mismatch = allow_preprocessing_mismatch
         self.console = console
         self.table: ScoreTable | None = None
+        self.keep_embeddings = False
+        self.embeddings: Embeddings | None = None
         self._metric: RetrievalMetric | None = None
         self._provenance = Provenance()
 
@@ -148,6 +153,9 @@ class RetrievalMetrics(Callback):
         if self._metric is None:
             return None
         self.table = self._metric.compute()
+        if self.keep_embeddings:
+            self._metric.sync()
+            self.embeddings = self._metric.gathered()
         self._metric = None  # its embeddings may fill a good part of the device
         return self.table
 
@@ -156,8 +164,7 @@ class RetrievalMetrics(Callback):
         folder = find_results_folder(trainer)
         if not trainer.is_global_zero:
             return
-        marks = [name for name in ("trial_mismatch", "dataset_mismatch", "preprocessing_mismatch") if table.about[name]]
-        path = folder / f"{'_'.join(['results', *marks])}.json"
+        path = folder / f"{name_marked('results', table.about)}.json"
         kept, details = keep_earlier(path), path.with_name(f"{path.stem}_details.npz")
         if kept is not None and details.exists():  # stays beside the results that it is of
             details.rename(kept.with_name(f"{kept.stem}_details.npz"))
@@ -169,6 +176,12 @@ class RetrievalMetrics(Callback):
             console.print()  # the bar has not ended its line
         table.print(table.title, self.console)
         console.print(f"Results: {path}" + (f" (the earlier ones: {kept.name})" if kept else ""), highlight=False)
+
+
+def name_marked(name: str, about: Mapping[str, Any]) -> str:
+    """Return the name of a result's file, which says where weights and data do not fit together."""
+    marks = [mark for mark in ("trial_mismatch", "dataset_mismatch", "preprocessing_mismatch") if about[mark]]
+    return "_".join([name, *marks])
 
 
 def _logged_scores(prefix: str, row: ProtocolScores) -> dict[str, float]:

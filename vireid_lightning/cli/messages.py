@@ -27,6 +27,7 @@ _REQUIRED = re.compile(r"the following arguments are required: (.+)")
 _TYPE = re.compile(r"Expected an? <class '([\w.]+)'>")
 _CHOICES = re.compile(r"Expected a typing\.Literal\[(.+?)\]\.?(?:\s|$)")
 _VALUE = re.compile(r"(?:Given|Got) value: (?:NestedArg\(key='[^']*', val='?(.*?)'?\)$|(.+))", re.MULTILINE)
+_REQUIREMENT = re.compile(r"Requirement '([\w.-]+)")
 _MISSING_FILE = re.compile(r"File does not exist: '?([^'\n]+)'?")
 
 
@@ -88,6 +89,18 @@ def explain_message(message: str, classes: Collection[str], options: Collection[
             return f"The setting '{key}' is {word}; give a value of type {' or '.join(types)}."
     details = " ".join(message.split())
     return details if details.endswith(".") else details + "."
+
+
+def explain_missing_package(error: ModuleNotFoundError) -> str:
+    """Return what a logger or another part of a config says that lacks a package of its own, as one sentence."""
+    # Lightning lists the requirements, such as 'mlflow>=1.0.0'; where one of several would do, the best known last.
+    names = _REQUIREMENT.findall(str(error))[::-1] or list(filter(None, [error.name]))
+    if not names:
+        return f"The config needs a package that is not installed: {' '.join(str(error).split()).rstrip('.')}."
+    return (
+        f"The config needs the package {' or '.join(names)}, which is not installed; install it with "
+        f"`pip install {names[0]}`, or take what needs it out of the config."
+    )
 
 
 def explain_class(path: str, base: str) -> str | None:

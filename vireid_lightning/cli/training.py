@@ -12,17 +12,17 @@ from typing import Any
 from jsonargparse import Namespace, get_loader, set_loader
 from lightning.pytorch import Trainer, loggers
 from lightning.pytorch import callbacks as lightning_callbacks
-from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info
 from yaml import YAMLError
 
 from vireid_lightning import data, methods
-from vireid_lightning.callbacks import LastAndBest, RetrievalMetrics, RunSummary, SaveEmbeddings
+from vireid_lightning.callbacks import LastAndBest, RetrievalMetrics, RunSummary, SaveEmbeddings, WriteReport
 from vireid_lightning.callbacks.preprocessing import find_mismatch
 from vireid_lightning.callbacks.progress_line import ProgressLine, RemoveEmptyFolder
 from vireid_lightning.callbacks.trained_on import find_other_lists
-from vireid_lightning.cli.messages import explain_message, list_options
+from vireid_lightning.cli.messages import explain_message, explain_missing_package, list_options
 from vireid_lightning.cli.moved_keys import move_keys
 from vireid_lightning.cli.quiet import silence_other_packages
 from vireid_lightning.data import CrossModalityDataModule, ReIDDataset
@@ -57,10 +57,12 @@ def run(args: Sequence[str]) -> VIReIDCLI:
     except (ValueError, TypeError, argparse.ArgumentError) as error:
         # The parser wraps what a constructor raises.
         cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, VIReIDError):
+        while cause is not None and not isinstance(cause, (VIReIDError, ModuleNotFoundError)):
             cause = cause.__cause__ or cause.__context__
         if cause is None or cause is error:
             raise
+        if isinstance(cause, ModuleNotFoundError):  # a logger's, which needs a package of its own
+            cause = VIReIDError(explain_missing_package(cause))
         raise cause from None
     finally:
         sys.argv, sys.path = program, path
@@ -79,7 +81,7 @@ def _list_derived(cls: type[object]) -> list[type[object]]:
 
 
 class VIReIDCLI(LightningCLI):
-    """The command line: ``model`` is a method, ``data`` the datamodule, ``retrieval`` and ``checkpoint`` callbacks.
+    """The command line: a method, a datamodule, and the callbacks ``retrieval``, ``checkpoint`` and ``report``.
 
     Reads ``sys.argv``, as the processes that a distributed strategy starts do.
     """
@@ -109,6 +111,7 @@ class VIReIDCLI(LightningCLI):
         """Add the callbacks that every run has."""
         parser.add_lightning_class_args(RetrievalMetrics, "retrieval")
         parser.add_lightning_class_args(LastAndBest, "checkpoint")
+        parser.add_lightning_class_args(WriteReport, "report")
         parser.set_defaults(
             {"checkpoint.monitor": "val/mAP", "checkpoint.mode": "max", "checkpoint.save_last": True}
             | {"checkpoint.filename": "best", "checkpoint.enable_version_counter": False}
@@ -159,12 +162,20 @@ class VIReIDCLI(LightningCLI):
             config.model.init_args[argument] = stored[argument]
 
     def instantiate_trainer(self, **arguments: Any) -> Trainer:
-        """Build the trainer, with our progress bar where the config has none of its own and does not turn it off."""
+        """Build the trainer.
+
+        It has our progress bar where the config has none of its own and does not turn it off, and logs the learning
+        rate where there is a logger.
+        """
         settings = self.config_init[self.subcommand].trainer
         given = settings.callbacks if isinstance(settings.callbacks, list) else [settings.callbacks]
         if settings.enable_progress_bar is not False and not any(isinstance(item, ProgressBar) for item in given):
             self.trainer_defaults["callbacks"].append(ProgressLine())
-        return super().instantiate_trainer(**arguments)
+        trainer = super().instantiate_trainer(**arguments)
+        if trainer.loggers and not any(isinstance(item, LearningRateMonitor) for item in given):
+            # Lightning sets the attribute from outside of its class.
+            trainer.callbacks.insert(0, LearningRateMonitor("epoch"))  # type: ignore[attr-defined]
+        return trainer
 
     def instantiate_classes(self) -> None:
         """Build everything; what saves embeddings allows the preprocessing that ``retrieval`` allows."""

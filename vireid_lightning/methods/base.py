@@ -107,6 +107,21 @@ class ReIDModule(LightningModule, ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} does not implement losses(batch), so it cannot be trained.")
 
+    def list_overlays(self, images: Tensor, modality: Tensor) -> dict[str, Tensor]:
+        """Return maps to lay over images, by the name of what they show, for `vireid overlays`.
+
+        A method that finds regions, such as body parts, returns how much each pixel belongs to each of them; here there
+        are none. Meant for eval mode, without gradients.
+
+        Args:
+            images: (B, 3, H, W) float, normalised.
+            modality: (B,) int64, 0 visible, 1 infrared.
+
+        Returns:
+            Tensors (B, K, height, width) from 0 to 1, of any height and width: K maps that are shown side by side.
+        """
+        return {}
+
     def prepare(self, data: TrainingData) -> None:
         """Take what the method needs to know of its data, and refuse what does not fit.
 
@@ -159,7 +174,9 @@ class ReIDModule(LightningModule, ABC):
             self.kept.update({name: tensor.detach() for name, tensor in tensors.items()})
 
     def combine(self, terms: Mapping[str, Tensor], weights: Mapping[str, float], batch: Batch) -> Tensor:
-        """Log each loss term as ``train/<term>``, check it, and return the weighted sum.
+        """Log each loss term, check it, and return the weighted sum.
+
+        ``train/<term>`` is the mean over an epoch and all processes, ``step/<term>`` the value of a single step.
 
         Args:
             terms: Scalars, unweighted, in the order in which they are logged.
@@ -185,6 +202,9 @@ class ReIDModule(LightningModule, ABC):
         values = {f"train/{name}": term.detach().float() for name, term in terms.items()}
         values["train/loss"] = loss.detach()
         self.log_dict(values, on_step=False, on_epoch=True, sync_dist=True, batch_size=size)
+        # Every `log_every_n_steps`, of the first process: waiting for the others at each step would cost time.
+        steps = {name.replace("train/", "step/", 1): value for name, value in values.items()}
+        self.log_dict(steps, on_step=True, on_epoch=False, batch_size=size)
         return loss
 
     def _check_terms(self, terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> None:

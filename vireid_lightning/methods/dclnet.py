@@ -113,6 +113,23 @@ class DCLNet(ReIDModule):
         """Return z, L2-normalised: (B, D) float32."""
         return F.normalize(self.encode(images, modality).z.float())
 
+    def list_overlays(self, images: Tensor, modality: Tensor) -> dict[str, Tensor]:
+        """Return the predicted mask, 1 where a pixel is of a part, and the parsed parts, (B, parts, h, w) each.
+
+        Without classifiers, as in imported weights, there are none.
+        """
+        if self.num_classes is None:
+            return {}
+        maps, _, z = self.encode(images, modality)
+        size = (maps[1].shape[2], maps[1].shape[3])
+        nothing = torch.zeros(len(images), *size, dtype=torch.bool, device=images.device)
+        masks = {
+            "predicted part": predicted_mask(self.pixels(maps, ModalityRows.of(modality), size), nothing),
+            "parsed part": self.parsing.activation_mask(maps[-1], self.classifier(z).argmax(1), size, nothing),
+        }
+        # Background is 0, the parts follow from 1.
+        return {name: F.one_hot(mask, self.parts + 1).movedim(-1, 1)[:, 1:].float() for name, mask in masks.items()}
+
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return the losses of the global branch, of the parts and of the pixels."""
         self.require_classes()

@@ -96,6 +96,10 @@ class MPANet(ReIDModule):
         z: Tensor = self.neck(features)
         return z
 
+    def list_overlays(self, images: Tensor, modality: Tensor) -> dict[str, Tensor]:
+        """Return the masks of the patterns, (B, parts, h, w)."""
+        return {"pattern": self.patterns(self.backbone.features(images, modality)[-1])[1]}
+
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Move the classifiers' running means, which the losses then compare with."""
         self.modality_classifiers.update_means(mean_rate(self.current_epoch + 1, self.mean_momentum))

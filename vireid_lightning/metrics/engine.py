@@ -34,8 +34,8 @@ _SORTED_AT_ONCE = 512
 # Distances that are worked on at a time: on a CPU what a thread makes of them stays in the cache.
 _VALUES_AT_ONCE, _VALUES_ON_GPU = 2**18, 2**26
 
-_LAST = 2**63 - 1  # key that comes after those of all images
-_LOW = 2**32 - 1
+LAST_KEY = 2**63 - 1  # key that comes after those of all images
+LOW_BITS = 2**32 - 1
 
 
 def rank_true_matches(
@@ -129,7 +129,7 @@ class _View:
         self.camera = np.append(gallery.camera.numpy()[self.columns], -1)
         identity = gallery.identity.numpy()[self.columns]
         #: (W,) identities that queries ask for; images of nobody, and queries for nobody, have no true match.
-        self.wanted = np.append(wanted[wanted >= 0], _LAST)
+        self.wanted = np.append(wanted[wanted >= 0], LAST_KEY)
         places = np.flatnonzero(np.isin(identity, self.wanted))
         order, size, place = _group(np.searchsorted(self.wanted, identity[places]))
         #: (W, P) columns of each of them; past the last, the number of columns.
@@ -169,7 +169,7 @@ class _View:
     ) -> Iterator[tuple[slice, TrueMatches]]:
         """Yield the true matches of parts of a block of queries, given by position, identity and camera."""
         none = len(self.columns)
-        own = self.columns_of[np.searchsorted(self.wanted, np.where(identity < 0, _LAST, identity))]
+        own = self.columns_of[np.searchsorted(self.wanted, np.where(identity < 0, LAST_KEY, identity))]
         own = own[:, : max(1, int((own < none).sum(axis=1).max()))]
         removed = is_removed(self.protocol.removal, True, camera[:, None], self.camera[own]) & (own < none)
         seen = self.member.sum(axis=0) - self.member[np.where(removed, own, none)].sum(axis=1)
@@ -217,13 +217,13 @@ class _Part:
         #: (b, P) keys of the own images, ascending.
         self.key = torch.empty(0)
         if measured is not None:
-            keys = _make_keys(measured, view.tie[own], 1)[:, : own.shape[1]]
-            self.key = _sort_rows(torch.where(own == len(view.columns), _LAST, keys))
+            keys = make_keys(measured, view.tie[own], 1)[:, : own.shape[1]]
+            self.key = _sort_rows(torch.where(own == len(view.columns), LAST_KEY, keys))
 
     def count(self, chunk: _Chunk, block: Tensor) -> None:
         """Count the images of a chunk, at (B, C) distances, that rank ahead of each true match."""
         width = max(_SORTED_AT_ONCE, 4 * self.own.shape[1])
-        keys = _make_keys(block[self.rows], chunk.tie, width)
+        keys = make_keys(block[self.rows], chunk.tie, width)
         if not self.key.numel():
             self.key = _sort_rows(keys.gather(1, self.own))
         self.ahead += _count_below(keys, self.key, self.view.members, width)
@@ -231,7 +231,7 @@ class _Part:
             # An identity is ahead of the first true match where its nearest image is.
             first = self.key.gather(1, self._find_true().to(torch.uint8).argmax(dim=1))
             by_column = keys.T.contiguous()
-            nearest = by_column.new_full((len(chunk.trial), len(keys)), _LAST)
+            nearest = by_column.new_full((len(chunk.trial), len(keys)), LAST_KEY)
             for columns in chunk.slots:
                 head = nearest[: len(columns)]
                 torch.minimum(head, by_column.index_select(0, columns), out=head)
@@ -250,18 +250,18 @@ class _Part:
     def _find_true(self) -> Tensor:
         """Return (b, P, T), 1 where an own image is a true match in a trial, in the order of ``key``."""
         if self.view.members is None:
-            return (self.key < _LAST).float()[:, :, None].expand_as(self.ahead)
-        columns = (self.key & _LOW).clamp_(max=len(self.view.columns))  # the only chunk's columns are in tie order
+            return (self.key < LAST_KEY).float()[:, :, None].expand_as(self.ahead)
+        columns = (self.key & LOW_BITS).clamp_(max=len(self.view.columns))  # the only chunk's columns are in tie order
         return self.view.members.index_select(0, columns.flatten()).view_as(self.ahead)
 
 
-def _make_keys(distance: Tensor, tie: Tensor, width: int) -> Tensor:
+def make_keys(distance: Tensor, tie: Tensor, width: int) -> Tensor:
     """Return int64 keys of (b, C) distances, filled up behind, by one column at least, to a multiple of ``width``."""
     bits = to_ordered_bits(distance)
     height, count = distance.shape
     keys = torch.empty(height, (count // width + 1) * width, dtype=torch.int64, device=distance.device)
     torch.bitwise_or(bits.long() << 32, tie, out=keys[:, :count])
-    keys[:, count:] = _LAST
+    keys[:, count:] = LAST_KEY
     return keys
 
 
@@ -284,7 +284,7 @@ def _count_below(keys: Tensor, wanted: Tensor, members: Tensor | None, width: in
         return cut.sum(dim=1)[:, :, None]
     start = functional.pad(cut, (1, 0)).flatten(0, 1)
     start += width * torch.arange(len(start), device=keys.device)[:, None]
-    order = (ordered & _LOW).clamp_(max=len(members) - 1)
+    order = (ordered & LOW_BITS).clamp_(max=len(members) - 1)
     between = functional.embedding_bag(order.flatten(), members, start.flatten(), mode="sum")
     between = between.view(*ordered.shape[:2], -1, members.shape[1])[:, :, :-1].sum(dim=1)
     # On a GPU, PyTorch's deterministic mode refuses running sums of floats, whose rounding depends on the order.
