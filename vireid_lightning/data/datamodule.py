@@ -258,7 +258,14 @@ class CrossModalityDataModule(LightningDataModule):
             return self.self_training.train_loader()
         assert images is not None
         assert not isinstance(sampler, PseudoLabelSampler)
-        return LateDataLoader(images, batch_size=sampler.batch_size, sampler=sampler, drop_last=True, **self._loading())
+        return LateDataLoader(
+            images,
+            batch_size=sampler.batch_size,
+            sampler=sampler,
+            drop_last=True,
+            steps_done=self._steps_done,
+            **self._loading(),
+        )
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]] | list[DataLoader[dict[str, Any]]]:
         """Return the images that the validation protocol needs, this rank's part; none in a fit without any."""
@@ -338,6 +345,11 @@ class CrossModalityDataModule(LightningDataModule):
         """Return the number of processes and the number of this one."""
         return (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
 
+    def _steps_done(self) -> int:
+        """Return the number of steps of the epoch that a run had done when it was stopped within it."""
+        loop = None if self.trainer is None else self.trainer.fit_loop.epoch_loop
+        return loop.batch_progress.current.ready if loop is not None and loop.restarting else 0
+
     def _sampler(self) -> TrainingSampler:
         if self._training_sampler is None:
             world_size, rank = self._world()
@@ -392,7 +404,13 @@ class CrossModalityDataModule(LightningDataModule):
         images = EvaluationImages(self.train_samples, training.images)
         batch = self.identities_per_batch, self.images_per_modality
         domains["target"] = Domain(self.dataset, self.train_samples, training, images, *batch)
-        return SelfTraining(domains, sampler, loading=self._loading(), eval_batch_size=self.eval_batch_size)
+        return SelfTraining(
+            domains,
+            sampler,
+            loading=self._loading(),
+            eval_batch_size=self.eval_batch_size,
+            steps_done=self._steps_done,
+        )
 
     def _files(self, samples: Sequence[Sample]) -> ImageFiles:
         return ImageFiles(

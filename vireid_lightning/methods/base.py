@@ -18,7 +18,9 @@ from vireid_lightning.data.training_data import TrainingData
 from vireid_lightning.errors import VIReIDError, did_you_mean
 from vireid_lightning.methods.arguments import argument_names, document_arguments
 from vireid_lightning.methods.checkpoint import BLOCK, describe_run, hand_on
+from vireid_lightning.methods.checkpoint_io import use_durable_checkpoints
 from vireid_lightning.methods.optimization import Optimization
+from vireid_lightning.methods.progress import settle_epoch
 from vireid_lightning.methods.training_record import describe_training, name_weights
 from vireid_lightning.modules import Backbone, Encoder, Encoding, encode
 from vireid_lightning.types import Batch
@@ -47,6 +49,14 @@ class ReIDModule(LightningModule, ABC):
     batches: ClassVar[BatchKind] = "identity"
     heads: ClassVar[tuple[str, ...]] = ()
     training_arguments: ClassVar[tuple[str, ...]] = ("optimization",)
+
+    @property
+    def resumes_within_epochs(self) -> bool:
+        """Whether a run that was stopped within an epoch can go on there; if not, it begins the epoch anew.
+
+        A method with pseudo labels makes them, and what hangs on them, at the start of an epoch.
+        """
+        return self.batches != "pseudo_label"
 
     backbone: Backbone
     pool: nn.Module
@@ -219,6 +229,7 @@ class ReIDModule(LightningModule, ABC):
 
     def setup(self, stage: str) -> None:
         """Prepare for training; start from ``init_from``, once, unless the run's weights come from a checkpoint."""
+        use_durable_checkpoints(self.trainer)
         if stage == "fit":
             self._prepare_for_training()
         if self._init_from is not None and self.trainer.ckpt_path is None:
@@ -238,6 +249,10 @@ class ReIDModule(LightningModule, ABC):
         """Add what rebuilds method, preprocessing, identity map and dataset trial without the config."""
         arguments = dict(self.hparams)
         datamodule = self._find_datamodule()
+        if self._trainer is not None and self.trainer.state.fn == "fit":
+            settle_epoch(
+                checkpoint, steps=self.trainer.num_training_batches, within_epochs=self.resumes_within_epochs
+            )
         training = self._record_training(checkpoint, arguments, datamodule)
         describe_run(checkpoint, type(self).__name__, arguments, datamodule, training, type(self).__module__)
 

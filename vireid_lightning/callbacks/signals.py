@@ -1,0 +1,66 @@
+"""Signals that ask a run to stop: noted while it trains, so that it can save its state at the next step."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.plugins.environments import SLURMEnvironment
+
+
+class RunStopped(SystemExit):
+    """A run was asked to stop by a signal; the exit code is 128 and the signal's number.
+
+    Attributes:
+        signal: The signal.
+        checkpoint: The checkpoint that holds the run's state, or None where training had nothing to save.
+    """
+
+    def __init__(self, number: int, checkpoint: str | None = None) -> None:
+        super().__init__(128 + number)
+        self.signal, self.checkpoint = signal.Signals(number), checkpoint
+
+
+class StopSignals:
+    """Notes SIGTERM, SIGINT and SLURM's request to requeue while it is installed.
+
+    A second SIGINT is Python's own: it stops at once, and nothing is saved.
+    """
+
+    def __init__(self) -> None:
+        self.received = 0
+        self._earlier: dict[int, Any] = {}
+
+    def install(self, trainer: Trainer) -> None:
+        """Take the signals over from Lightning, whose handlers save in the middle of a step or do not save at all."""
+        self.received = 0
+        if self._earlier or threading.current_thread() is not threading.main_thread():
+            return
+        numbers: list[int] = [signal.SIGTERM, signal.SIGINT]
+        environment = trainer._accelerator_connector.cluster_environment
+        if isinstance(environment, SLURMEnvironment) and environment.auto_requeue and environment.requeue_signal:
+            numbers.append(environment.requeue_signal)
+        self._earlier = {number: signal.signal(number, self._note) for number in numbers}
+
+    def remove(self) -> None:
+        """Put the earlier handlers back."""
+        for number, handler in self._earlier.items():
+            signal.signal(number, handler)
+        self._earlier = {}
+
+    def agree(self, trainer: Trainer) -> int:
+        """Return the signal that any process has received, 0 for none; to be called in all processes."""
+        if trainer.world_size > 1:
+            number = torch.tensor(self.received, device=trainer.strategy.root_device)
+            torch.distributed.all_reduce(number, op=torch.distributed.ReduceOp.MAX)
+            self.received = int(number)
+        return self.received
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.received == signal.SIGINT == number:
+            raise KeyboardInterrupt
+        self.received = number
