@@ -57,6 +57,28 @@ class atomic_write:
             self._unfinished.unlink(missing_ok=True)
 
 
+def require_writable(folder: str | Path, what: str) -> None:
+    """Refuse a folder in which nothing can be written, whether or not it is there yet.
+
+    Args:
+        folder: The folder.
+        what: What is to be written there, for the message.
+
+    Raises:
+        VIReIDError: If it, or the folder that it would be made in, cannot be written to.
+    """
+    nearest = Path(folder).absolute()
+    while not nearest.exists() and nearest != nearest.parent:
+        nearest = nearest.parent
+    if not nearest.is_dir():
+        raise VIReIDError(f"{folder}, the folder for {what}, cannot be made: {nearest} is a file. Give another folder.")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise VIReIDError(
+            f"{folder}, the folder for {what}, cannot be written: {nearest} does not allow it. Change its permissions, "
+            "or give another folder."
+        )
+
+
 def _sync_folder(folder: Path) -> None:
     """Wait until the names of a folder's files are on the disk, where the system can."""
     if os.name == "nt":

@@ -9,7 +9,9 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from vireid_lightning.callbacks.monitors import check_monitors
 from vireid_lightning.callbacks.signals import RunStopped, StopSignals
+from vireid_lightning.files import require_writable
 from vireid_lightning.methods.progress import begin_validation_anew
 
 
@@ -34,6 +36,19 @@ class LastAndBest(ModelCheckpoint):
     _signals: StopSignals | None = None
     _in_validation = False
     _resumed: str | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse a folder that cannot be written, and a name of a score that is misspelt.
+
+        Raises:
+            VIReIDError: If there is either.
+        """
+        super().setup(trainer, pl_module, stage)
+        if stage == "fit":
+            for folder, what in ((self.dirpath, "checkpoints"), (trainer.log_dir, "logs")):
+                if folder is not None:
+                    require_writable(folder, what)
+            check_monitors(trainer)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Note which checkpoint the run goes on from; Lightning hands over the callback's own state next."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -28,7 +30,7 @@ class RunStopped(SystemExit):
 class StopSignals:
     """Notes SIGTERM, SIGINT and SLURM's request to requeue while it is installed.
 
-    A second SIGINT is Python's own: it stops at once, and nothing is saved.
+    A second SIGINT stops at once, and nothing is saved.
     """
 
     def __init__(self) -> None:
@@ -62,5 +64,23 @@ class StopSignals:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.received == signal.SIGINT == number:
-            raise KeyboardInterrupt
+            raise RunStopped(number)
         self.received = number
+
+
+@contextmanager
+def stop_at_once() -> Iterator[None]:
+    """Have SIGTERM and SIGINT raise :class:`RunStopped` while the context lasts: there is nothing to save yet."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise RunStopped(number)
+
+    earlier = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)

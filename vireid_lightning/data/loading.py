@@ -22,17 +22,20 @@ class LateDataLoader(DataLoader[Any]):
 
     Args:
         arguments: Arguments of a DataLoader; its ``sampler`` has an attribute ``first_step``.
-        steps_done: Returns the number of batches of the epoch that the run has seen before it was stopped.
+        steps_done: Returns, for this loader, the number of batches that the pass which begins leaves out: those that a
+            run had seen of its epoch before it was stopped.
     """
 
-    def __init__(self, *arguments: Any, steps_done: Callable[[], int] = lambda: 0, **named: Any) -> None:
+    def __init__(
+        self, *arguments: Any, steps_done: Callable[[DataLoader[Any]], int] = lambda _: 0, **named: Any
+    ) -> None:
         super().__init__(*arguments, **named)
         self.steps_done = steps_done
 
     # A generator, unlike DataLoader's, so that nothing happens before the first batch.
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         """Yield the batches that are left of the epoch."""
-        self.sampler.first_step = self.steps_done()  # type: ignore[attr-defined]  # all of our training samplers'
+        self.sampler.first_step = self.steps_done(self)  # type: ignore[attr-defined]  # all of our training samplers'
         yield from super().__iter__()
 
 

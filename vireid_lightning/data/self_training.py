@@ -91,7 +91,7 @@ class SelfTraining:
         sampler: Sampler of the training batches.
         loading: Arguments that every DataLoader is made with.
         eval_batch_size: Number of images in a batch of :meth:`extraction_loader`.
-        steps_done: Returns the number of steps of the epoch that a run had done when it was stopped within it.
+        steps_done: Returns the number of batches that a pass of a training loader leaves out.
 
     Attributes:
         domains: The training images by the name of their domain.
@@ -105,7 +105,7 @@ class SelfTraining:
         *,
         loading: dict[str, Any],
         eval_batch_size: int,
-        steps_done: Callable[[], int] = lambda: 0,
+        steps_done: Callable[[DataLoader[Any]], int] = lambda _: 0,
     ) -> None:
         for domain in domains.values():
             sampler.check_batch(domain.identities_per_batch, domain.images_per_modality)
@@ -141,9 +141,7 @@ class SelfTraining:
     def train_loader(self) -> DataLoader[dict[str, Any]]:
         """Return the one loader of all epochs; each draws by the labels of the last :meth:`assign`."""
         images = TrainingBatches([domain.training for domain in self.domains.values()])
-        return LateDataLoader(
-            images, batch_size=None, sampler=self.sampler, steps_done=self.steps_done, **self.loading
-        )
+        return LateDataLoader(images, batch_size=None, sampler=self.sampler, steps_done=self.steps_done, **self.loading)
 
     def extraction_loader(self, name: DomainName) -> DataLoader[dict[str, Any]]:
         """Return a domain's images as they are, this rank's part of them."""
