@@ -167,11 +167,11 @@ def test_weights_alone_are_no_run(root, here, capsys):
     assert "holds weights alone" in refuse(capsys, ["fit", *settings(root), "--ckpt_path", "last"])
 
 
-def start(folder, arguments) -> subprocess.Popen:
+def start(folder, arguments, **environment) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, "-m", "vireid_lightning", *arguments],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(CONFIG.parents[1])},
+        env={**os.environ, "PYTHONPATH": str(CONFIG.parents[1]), **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -179,15 +179,19 @@ def start(folder, arguments) -> subprocess.Popen:
     )
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_and_tells_the_command_that_goes_on(root, tmp_path, number):
-    more = ["--trainer.max_epochs=500", "--data.num_workers=1", "--trainer.check_val_every_n_epoch=100"]
-    process = start(tmp_path, ["fit", *settings(root, *more)])
+def wait_for_an_epoch(folder, process) -> None:
     deadline = time.monotonic() + 120
-    while not list(tmp_path.rglob("last.ckpt")):
+    while not list(folder.rglob("last.ckpt")):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_a_signal_to_all_processes_saves_and_tells_the_command_that_goes_on(root, tmp_path):
+    number = signal.SIGINT
+    more = ["--trainer.max_epochs=500", "--data.num_workers=1", "--trainer.check_val_every_n_epoch=100"]
+    process = start(tmp_path, ["fit", *settings(root, *more)])
+    wait_for_an_epoch(tmp_path, process)
     os.killpg(process.pid, number)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 128 + number, error
@@ -204,3 +208,49 @@ def test_a_signal_saves_and_tells_the_command_that_goes_on(root, tmp_path, numbe
     assert done.returncode == 0, error
     newest = max(tmp_path.rglob("last.ckpt"), key=lambda path: path.stat().st_mtime)
     assert read_checkpoint(newest)["global_step"] == 3 * epochs
+
+
+def test_a_requeued_job_goes_on_and_no_other_job_does(root, tmp_path, monkeypatch):
+    """With SLURM's variables and a `scontrol` that notes what it was asked for."""
+    scontrol = tmp_path / "bin" / "scontrol"
+    scontrol.parent.mkdir()
+    scontrol.write_text(f"#!/bin/sh\necho $@ >> {tmp_path}/asked\n", encoding="utf-8")
+    scontrol.chmod(0o755)
+    job = {
+        **{"SLURM_JOB_ID": "4711", "SLURM_JOB_NAME": "train", "SLURM_NTASKS": "1", "SLURM_PROCID": "0"},
+        **{"SLURM_LOCALID": "0", "SLURM_NODEID": "0", "PATH": f"{scontrol.parent}:{os.environ['PATH']}"},
+    }
+    more = ["--trainer.max_epochs=500", "--trainer.check_val_every_n_epoch=100"]
+    process = start(tmp_path, ["fit", *settings(root, *more)], **job)
+    wait_for_an_epoch(tmp_path, process)
+    process.send_signal(signal.SIGUSR1)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGUSR1, error
+    assert (tmp_path / "asked").read_text(encoding="utf-8") == "requeue 4711\n"
+    (path,) = tmp_path.rglob("*.ckpt")  # in the run's own folder
+    stopped = read_checkpoint(path)["global_step"]
+
+    monkeypatch.chdir(tmp_path)
+    for name, value in {**job, "SLURM_RESTART_COUNT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    epochs = f"--trainer.max_epochs={stopped // 3 + 1}"
+    lightning(["fit", *settings(root, *more, epochs)])
+    newest = max(tmp_path.rglob("last.ckpt"), key=lambda path: path.stat().st_mtime)
+    content = read_checkpoint(newest)
+    assert newest != path
+    assert content["global_step"] == 3 * (stopped // 3 + 1)
+    assert content[BLOCK]["training"]["resumed"][0]["step"] == stopped
+    monkeypatch.setenv("SLURM_JOB_ID", "4712")  # another job of the same config
+    lightning(["fit", *settings(root, "--trainer.max_epochs=1")])
+    newest = max(tmp_path.rglob("last.ckpt"), key=lambda path: path.stat().st_mtime)
+    assert read_checkpoint(newest)["global_step"] == 3
+
+
+def test_lightnings_own_requeue_file_is_not_picked_up(root, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SLURM_NTASKS", "1")
+    (tmp_path / "hpc_ckpt_1.ckpt").write_bytes(b"of another run")
+    for name, value in {"JOB_NAME": "train", "PROCID": "0", "LOCALID": "0", "NODEID": "0", "JOB_ID": "1"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    error = refuse(capsys, ["fit", *settings(root)])
+    assert "hpc_ckpt_1.ckpt is a file that Lightning would go on from" in error

@@ -129,6 +129,11 @@ class LastAndBest(ModelCheckpoint):
         if not isinstance(exception, RunStopped):
             super().on_exception(trainer, pl_module, exception)
 
+    def _save_last_checkpoint(self, trainer: Trainer, monitor_candidates: dict[str, Any]) -> None:
+        """Leave ``last.ckpt`` to the end of the epoch, unless checkpoints are asked for within epochs."""
+        if self._every_n_train_steps or self._train_time_interval is not None or trainer.interrupted:
+            super()._save_last_checkpoint(trainer, monitor_candidates)
+
     def _save_last(self, trainer: Trainer) -> None:
         if trainer.fast_dev_run:  # type: ignore[attr-defined]  # Lightning sets it from outside of its class
             return
@@ -146,6 +151,7 @@ class LastAndBest(ModelCheckpoint):
         assert signals is not None
         if not saved and getattr(pl_module, "resumes_within_epochs", True):
             self._save_last(trainer)
+        signals.requeue(trainer)
         path = self.last_model_path
         raise RunStopped(signals.received, path if path and Path(path).is_file() else None)
 

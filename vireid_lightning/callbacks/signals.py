@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,11 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.plugins.environments import SLURMEnvironment
+from lightning.pytorch.utilities import rank_zero_warn
+
+from vireid_lightning.environment import find_job
+
+_PATIENCE = 60  # seconds that SLURM may take
 
 
 class RunStopped(SystemExit):
@@ -36,6 +42,7 @@ class StopSignals:
     def __init__(self) -> None:
         self.received = 0
         self._earlier: dict[int, Any] = {}
+        self._requeue: int | None = None
 
     def install(self, trainer: Trainer) -> None:
         """Take the signals over from Lightning, whose handlers save in the middle of a step or do not save at all."""
@@ -45,6 +52,7 @@ class StopSignals:
         numbers: list[int] = [signal.SIGTERM, signal.SIGINT]
         environment = trainer._accelerator_connector.cluster_environment
         if isinstance(environment, SLURMEnvironment) and environment.auto_requeue and environment.requeue_signal:
+            self._requeue = environment.requeue_signal
             numbers.append(environment.requeue_signal)
         self._earlier = {number: signal.signal(number, self._note) for number in numbers}
 
@@ -61,6 +69,17 @@ class StopSignals:
             torch.distributed.all_reduce(number, op=torch.distributed.ReduceOp.MAX)
             self.received = int(number)
         return self.received
+
+    def requeue(self, trainer: Trainer) -> None:
+        """Have SLURM run the job again, if that is what the signal asked for; to be called when the state is saved."""
+        job = find_job()
+        if self.received != self._requeue or job is None or not trainer.is_global_zero:
+            return
+        command = ["scontrol", "requeue", job]
+        try:
+            subprocess.run(command, check=True, timeout=_PATIENCE)
+        except (OSError, subprocess.SubprocessError) as error:
+            rank_zero_warn(f"`{' '.join(command)}` failed ({error}); submit the job again by hand.")
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.received == signal.SIGINT == number:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -81,8 +82,8 @@ def run(args: Sequence[str]) -> VIReIDCLI:
         if cause is not None and cause is not error:
             raise cause from None
         # Where an argument may be of several types, the parser lists what each of them says.
-        said = [line.strip().removeprefix("- ") for line in str(error).splitlines() if line.strip().startswith("- ")]
-        if told := [line for line in said if not line.startswith("Expected a")]:
+        said = [" ".join(part.split()) for part in re.split(r"\n\s*- ", str(error))[1:]]
+        if told := [part for part in said if not part.startswith("Expected a")]:
             raise VIReIDError(told[0]) from error
         raise
     finally:

@@ -39,8 +39,8 @@ def check_keys(text: str) -> None:
             name, line = f"{path}{key.value}", key.start_mark.line + 1
             if name in lines and key.value != "<<":
                 raise VIReIDError(
-                    f"The key '{name}' stands in lines {lines[name]} and {line} of a config, which would leave the first "
-                    "out; keep one."
+                    f"The key '{name}' stands in lines {lines[name]} and {line} of a config, and the last would count; "
+                    "keep one."
                 )
             lines[name] = line
             pending.append((value, f"{name}."))
