@@ -12,13 +12,20 @@ from pathlib import Path
 import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import (
+    BackboneFinetuning,
+    EMAWeightAveraging,
+    ModelCheckpoint,
+    StochasticWeightAveraging,
+)
 from references.fake_dataset import write_fake_dataset
 from rich.console import Console
 
 from vireid_lightning import CrossModalityDataModule, RetrievalMetrics
 from vireid_lightning.callbacks import LastAndBest
 from vireid_lightning.callbacks.signals import RunStopped
-from vireid_lightning.methods import Baseline, Optimization
+from vireid_lightning.errors import VIReIDError
+from vireid_lightning.methods import Baseline, Optimization, load_method
 from vireid_lightning.methods.checkpoint import read_checkpoint
 
 STEPS = 4  # of an epoch
@@ -58,7 +65,10 @@ class Signal(Callback):
         self.validations += 1
 
 
-def fit(dataset, folder: Path, counts: Signal, *, checkpoint=None, callbacks=(), **options):
+SETTINGS = Optimization(lr=1e-2, schedule="cosine", warmup_epochs=1)
+
+
+def fit(dataset, folder: Path, counts: Signal, *, checkpoint=None, callbacks=(), optimization=SETTINGS, **options):
     torch.manual_seed(0)
     data = CrossModalityDataModule(
         dataset,
@@ -74,7 +84,7 @@ def fit(dataset, folder: Path, counts: Signal, *, checkpoint=None, callbacks=(),
         num_classes=data.num_identities,
         backbone="test_resnet",
         pretrained=False,
-        optimization=Optimization(lr=1e-2, schedule="cosine", warmup_epochs=1),
+        optimization=optimization,
     )
     saving = LastAndBest(
         folder, monitor="val/mAP", mode="max", filename="best", save_last=True, enable_version_counter=False
@@ -104,7 +114,7 @@ LIMITS = {
     "validations within": {"max_epochs": 2, "val_check_interval": 2},
     "rare validations": {"max_epochs": 3, "check_val_every_n_epoch": 2},
 }
-POINTS = [("step", 0), ("step", 2), ("step", 3), ("step", 5), ("validation batch", 0), ("validation end", 0)]
+POINTS = [("step", 2), ("step", 3), ("step", 5), ("validation batch", 0)]
 
 
 @pytest.mark.slow
@@ -177,14 +187,13 @@ def test_a_second_sigint_stops_at_once_and_handlers_are_put_back(dataset, tmp_pa
                 os.kill(os.getpid(), signal.SIGINT)
 
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    with pytest.raises(SystemExit) as stop:  # Lightning's, for KeyboardInterrupt
+    with pytest.raises(RunStopped) as stop:
         fit(dataset, tmp_path, Twice())
-    assert not isinstance(stop.value, RunStopped)
+    assert (stop.value.code, stop.value.checkpoint) == (130, None)
     assert not (tmp_path / "last.ckpt").exists()
-    signal.signal(signal.SIGINT, before[0])  # Lightning ignores it from then on
     with pytest.raises(RunStopped) as stop:
         fit(dataset, tmp_path, Signal("step", 0, signal.SIGINT))
-    assert stop.value.code == 130
+    assert (stop.value.code, stop.value.checkpoint) == (130, str(tmp_path / "last.ckpt"))
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 
 
@@ -193,3 +202,85 @@ def test_a_run_without_a_step_to_save_has_no_checkpoint(dataset, tmp_path):
         fit(dataset, tmp_path, Signal("step", 0), fast_dev_run=True)
     assert stop.value.checkpoint is None
     assert not list(tmp_path.iterdir())
+
+
+AVERAGING = {
+    "EMA": lambda: EMAWeightAveraging(decay=0.8),
+    "SWA": lambda: StochasticWeightAveraging(swa_lrs=1e-2, swa_epoch_start=1),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", AVERAGING)
+def test_averaged_weights_are_scored_as_the_file_holds_them(dataset, tmp_path, name):
+    model, saving, trainer = fit(dataset, tmp_path, Signal(), callbacks=[AVERAGING[name]()])
+    data = trainer.datamodule
+    for path in (saving.best_model_path, saving.last_model_path):
+        (scored,) = trainer.test(model, data, ckpt_path=path, weights_only=True, verbose=False)
+        alone = load_method(path)
+        assert same_weights(model, alone)
+        scores = RetrievalMetrics(console=Console(file=io.StringIO()))
+        quiet = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False}
+        (expected,) = Trainer(accelerator="cpu", callbacks=[scores], **quiet).test(alone, data, verbose=False)
+        assert scored == expected
+    with pytest.raises(RunStopped) as stop:
+        fit(dataset, tmp_path / "stopped", Signal("step", 6), callbacks=[AVERAGING[name]()])
+    _, again, _ = fit(
+        dataset, tmp_path / "again", Signal(), checkpoint=stop.value.checkpoint, callbacks=[AVERAGING[name]()]
+    )
+    assert same_weights_in(again.last_model_path, saving.last_model_path)
+    assert "resumed" not in read_checkpoint(again.last_model_path)["vireid"]["training"]
+
+
+@pytest.mark.slow
+def test_a_backbone_that_is_frozen_at_first_and_a_second_checkpoint(dataset, tmp_path):
+    rates = []
+
+    class Rates(Callback):
+        def on_train_epoch_start(self, trainer, pl_module):
+            rates.append([round(group["lr"], 6) for group in trainer.optimizers[0].param_groups])
+
+    def callbacks():
+        second = ModelCheckpoint(tmp_path / "mine", monitor="train/loss", filename="mine")
+        return [second, BackboneFinetuning(unfreeze_backbone_at_epoch=1, backbone_initial_ratio_lr=0.1), Rates()]
+
+    optimization = Optimization(lr=1e-2, schedule="multistep", milestones=[2], lr_factors={"backbone": 1.0})
+    whole, saving, _ = fit(dataset, tmp_path / "a", Signal(), callbacks=callbacks(), optimization=optimization)
+    assert rates == [[0.01], [0.01, 0.001], [0.001, 0.001]]
+    assert Path(saving.last_model_path) == tmp_path / "a" / "last.ckpt"
+    assert Path(saving.best_model_path) == tmp_path / "a" / "best.ckpt"
+    assert (tmp_path / "mine" / "mine.ckpt").is_file()
+    for step in (1, 6):
+        with pytest.raises(RunStopped) as stop:
+            fit(dataset, tmp_path / "b", Signal("step", step), callbacks=callbacks(), optimization=optimization)
+        path = stop.value.checkpoint
+        model, *_ = fit(
+            dataset, tmp_path / "c", Signal(), checkpoint=path, callbacks=callbacks(), optimization=optimization
+        )
+        assert same_weights(model, whole)
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"max_epochs": 3},
+        {"max_epochs": -1, "max_steps": 12},
+        {"max_epochs": 9, "max_steps": 6, "accumulate_grad_batches": 2},
+        {"max_epochs": -1, "max_steps": 6, "limit_train_batches": 2},
+        {"max_epochs": 3, "max_time": "00:01:00:00"},
+    ],
+)
+def test_cosine_ends_with_the_run_whatever_limits_it(dataset, tmp_path, limits):
+    rates = []
+
+    class Rates(Callback):
+        def on_train_epoch_start(self, trainer, pl_module):
+            rates.extend(round(group["lr"], 6) for group in trainer.optimizers[0].param_groups)
+
+    fit(dataset, tmp_path, Signal(), callbacks=[Rates()], limit_val_batches=0, **limits)
+    assert rates == [0.01, 0.01, 0.005]
+
+
+def test_cosine_needs_an_end(dataset, tmp_path):
+    with pytest.raises(VIReIDError, match=r"trainer.max_time alone does not tell"):
+        fit(dataset, tmp_path, Signal(), max_epochs=-1, max_time="00:00:00:05")

@@ -12,7 +12,7 @@ from itertools import chain
 from typing import Any, Literal, cast
 
 import torch
-from lightning.pytorch import LightningDataModule
+from lightning.pytorch import LightningDataModule, Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -241,7 +241,7 @@ class CrossModalityDataModule(LightningDataModule):
         Raises:
             VIReIDError: Something does not fit, or an image file cannot be read.
         """
-        if self.trainer is not None:
+        if isinstance(self.trainer, Trainer):
             check_trainer(self.trainer, stage)
         if stage == "fit":
             self._require_identities()
@@ -324,7 +324,7 @@ class CrossModalityDataModule(LightningDataModule):
         erased = batch.get("erased")
         names = [name for name in ("image", "fake_infrared") if name in batch]
         images = {name: normalize(batch[name], erased) for name in names}
-        if self.trainer is not None and self.trainer.precision == "64-true":
+        if isinstance(self.trainer, Trainer) and self.trainer.precision == "64-true":
             images = {name: image.double() for name, image in images.items()}
         return cast("Batch", {**batch, **images})
 
@@ -382,7 +382,7 @@ class CrossModalityDataModule(LightningDataModule):
 
         Only for the trainer's own loader: whoever else goes through the training batches sees all of them.
         """
-        if self.trainer is None or self.trainer.train_dataloader is not loader:
+        if not isinstance(self.trainer, Trainer) or self.trainer.train_dataloader is not loader:
             return 0
         return self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
 

@@ -246,6 +246,13 @@ class ReIDModule(LightningModule, ABC):
             self.print(self.start_from(self._init_from))
         self._init_from = None
 
+    def on_fit_start(self) -> None:
+        """Train what the optimiser holds: a resumed run's callback may have unfrozen it before the run was stopped."""
+        for optimizer in self.trainer.optimizers:
+            for group in optimizer.param_groups:
+                for parameter in group["params"]:
+                    parameter.requires_grad_(True)
+
     def start_from(self, path: str) -> str:
         """Start the encoder from a checkpoint of any method; return one line that says what was and was not loaded."""
         return hand_on(path, self, heads=self.heads)
