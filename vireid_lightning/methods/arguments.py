@@ -28,7 +28,10 @@ SHARED_ARGUMENTS = {
 _NOT_NEGATIVE = ("weight", "weights", "margin", "margins", "share", "rounds", "epochs", "steps", "warmup", "until")
 
 #: Ends of the names of numbers above 0.
-_POSITIVE = ("temperature", "temperatures", "scale", "dimension", "parts", "patterns", "stripes")
+_POSITIVE = ("temperature", "temperatures", "scale", "dimension", "channels", "parts", "patterns", "stripes")
+
+#: The largest number by the ends of names of what a network is made of; more would only fill the memory.
+_LARGEST = {"dimension": 2**16, "channels": 2**16, "parts": 256, "patterns": 256, "stripes": 256}
 
 
 def check_numbers(arguments: Mapping[str, Any]) -> None:
