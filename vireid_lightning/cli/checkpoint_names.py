@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
+from lightning.pytorch.utilities import rank_zero_info
 
 from vireid_lightning.callbacks.last_and_best import find_moved
 from vireid_lightning.environment import find_job
@@ -16,6 +17,38 @@ from vireid_lightning.methods.checkpoint import BLOCK, load_weights_file
 
 #: Names that Lightning's loggers give their folders where a config gives none.
 _DEFAULT_NAME = "lightning_logs"
+
+
+def choose_checkpoint(config: Namespace, subcommand: str) -> str | None:
+    """Return the checkpoint of a run, which is put into its settings; None where it has none.
+
+    Args:
+        config: The settings of the subcommand; ``last`` and ``best`` give way to the path.
+        subcommand: ``fit``, ``validate``, ``test`` or ``predict``.
+
+    Raises:
+        VIReIDError: If there is no such checkpoint, or untrained weights would be scored.
+    """
+    wanted, path = config.get("ckpt_path"), config.get("ckpt_path")
+    if wanted in ("last", "best"):
+        path = find_checkpoint(config, wanted)
+        rank_zero_info(f"--ckpt_path {wanted} is {path}")
+    elif wanted == "hpc":
+        raise VIReIDError("--ckpt_path hpc is Lightning's name for a file that is not written here; give last.")
+    elif wanted is None and subcommand == "fit" and (path := find_requeued(config)) is not None:
+        rank_zero_info(f"This SLURM job was requeued and goes on from {path}")
+    if (
+        path is None
+        and subcommand != "fit"
+        and not config.allow_untrained
+        and not config.model.init_args.get("init_from")
+    ):
+        raise VIReIDError(
+            f"`lightning {subcommand}` has no checkpoint and would score untrained weights; give --ckpt_path last, best or "
+            "the path of one, or --allow-untrained to score them all the same."
+        )
+    config.ckpt_path = path
+    return path
 
 
 def find_checkpoint(config: Namespace, wanted: str) -> str:

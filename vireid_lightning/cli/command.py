@@ -2,42 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from vireid_lightning.cli.failures import TRACEBACK, explain_exception
 from vireid_lightning.errors import VIReIDError, did_you_mean
 from vireid_lightning.version import __version__
-
-_TRACEBACK = "--traceback"
-
-#: What a part of an exception's message means for a user.
-_MEANINGS = {
-    r"DataLoader worker .*(exited unexpectedly|killed by signal)": (
-        "A loading process was ended from outside, as the system does where memory runs out; set data.num_workers "
-        "lower, or give the run more memory"
-    ),
-    r"out of memory|can't allocate memory|Cannot allocate memory": (
-        "There is not enough memory; make the batch (data.identities_per_batch, data.eval_batch_size) or the images "
-        "smaller, or set trainer.precision to bf16-mixed"
-    ),
-    r"No space left on device|Disk quota exceeded": "The disk is full; make room and go on from the last checkpoint",
-}
-
-
-def explain_exception(error: BaseException) -> str:
-    """Return what went wrong in one line: this package's own sentence, or what another package says."""
-    if isinstance(error, VIReIDError):
-        return str(error)
-    text = " ".join(str(error).split())
-    is_told = isinstance(error, ValueError) or type(error).__name__ == "MisconfigurationException"
-    said = text if text and is_told else f"{type(error).__name__}: {text}" if text else type(error).__name__
-    if isinstance(error, PermissionError) and error.filename is not None:
-        said = f"{error.filename} may not be read or written; give another path, or change its permissions"
-    meaning = next((meaning for part, meaning in _MEANINGS.items() if re.search(part, text)), None)
-    said = f"{meaning} ({said[:200]})" if meaning else said
-    return f"{said.rstrip('.')}. `{_TRACEBACK}` shows where."
 
 
 @dataclass(frozen=True)
@@ -68,8 +39,8 @@ class Command:
     def __call__(self, args: Sequence[str] | None = None) -> None:
         """Run the command with some arguments, by default those of the program."""
         given = list(sys.argv[1:] if args is None else args)
-        wants_traceback = _TRACEBACK in given
-        name, *others = [argument for argument in given if argument != _TRACEBACK] or ["--help"]
+        wants_traceback = TRACEBACK in given
+        name, *others = [argument for argument in given if argument != TRACEBACK] or ["--help"]
         try:
             if name in ("-h", "--help"):
                 print(self.help())

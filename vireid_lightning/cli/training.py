@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
-import shlex
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -12,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace, get_loader, set_loader
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import Trainer, loggers
 from lightning.pytorch import callbacks as lightning_callbacks
 from lightning.pytorch.callbacks import ProgressBar, StochasticWeightAveraging, WeightAveraging
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
-from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from yaml import YAMLError
 
@@ -26,7 +24,8 @@ from vireid_lightning.callbacks.preprocessing import find_mismatch
 from vireid_lightning.callbacks.progress_line import ProgressLine, RemoveEmptyFolder
 from vireid_lightning.callbacks.run_files import require_all_batches
 from vireid_lightning.callbacks.signals import RunStopped, stop_at_once
-from vireid_lightning.cli.checkpoint_names import find_checkpoint, find_requeued
+from vireid_lightning.cli.checkpoint_names import choose_checkpoint
+from vireid_lightning.cli.failures import find_sentence, tell_how_to_go_on
 from vireid_lightning.cli.messages import explain_message, list_options
 from vireid_lightning.cli.moved_keys import move_keys
 from vireid_lightning.cli.quiet import silence_other_packages
@@ -71,37 +70,16 @@ def run(args: Sequence[str]) -> VIReIDCLI:
         with silence_other_packages(), stop_at_once():
             return VIReIDCLI()
     except RunStopped as stop:
-        if rank_zero_only.rank == 0:
-            print(_tell_how_to_go_on(stop, args), file=sys.stderr)
+        if getattr(rank_zero_only, "rank", 0) == 0:
+            print(tell_how_to_go_on(stop, args), file=sys.stderr)
         raise
     except (ValueError, TypeError, argparse.ArgumentError) as error:
-        # The parser wraps what a constructor raises.
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, VIReIDError):
-            cause = cause.__cause__ or cause.__context__
-        if cause is not None and cause is not error:
-            raise cause from None
-        # Where an argument may be of several types, the parser lists what each of them says.
-        said = [" ".join(part.split()) for part in re.split(r"\n\s*- ", str(error))[1:]]
-        if told := [part for part in said if not part.startswith("Expected a")]:
-            raise VIReIDError(told[0]) from error
-        raise
+        told = find_sentence(error)
+        if told is None or told is error:
+            raise
+        raise told from None
     finally:
         sys.argv, sys.path = program, path
-
-
-def _tell_how_to_go_on(stop: RunStopped, args: Sequence[str]) -> str:
-    """Return what a stopped run says: the one command that goes on with it, or that nothing was saved."""
-    if stop.checkpoint is None:
-        return f"Stopped by {stop.signal.name}; there was nothing to save."
-    kept = []
-    for argument in args:
-        if kept and kept[-1] == "--ckpt_path":
-            kept.pop()
-        elif not argument.startswith("--ckpt_path="):
-            kept.append(argument)
-    command = shlex.join(["lightning", *kept, "--ckpt_path", stop.checkpoint])
-    return f"Stopped by {stop.signal.name}. The run goes on with\n  {command}"
 
 
 def _list_classes() -> list[type]:
@@ -198,23 +176,9 @@ class VIReIDCLI(LightningCLI):
         Raises:
             VIReIDError: If there is no such checkpoint, or untrained weights would be scored.
         """
-        path, training = config.get("ckpt_path"), self.subcommand == "fit"
-        if path in ("last", "best"):
-            path = find_checkpoint(config, path)
-            rank_zero_info(f"--ckpt_path {config.ckpt_path} is {path}")
-        elif path == "hpc":
-            raise VIReIDError("--ckpt_path hpc is Lightning's name for a file that is not written here; give last.")
-        elif path is None and training and (path := find_requeued(config)) is not None:
-            rank_zero_info(f"This SLURM job was requeued and goes on from {path}")
-        if path is not None:
-            config.ckpt_path = path
-            if path != "registry":
-                self._match_checkpoint(config, path)
-        elif not training and not config.allow_untrained and not config.model.init_args.get("init_from"):
-            raise VIReIDError(
-                f"`lightning {self.subcommand}` has no checkpoint and would score untrained weights; give --ckpt_path "
-                "last, best or the path of one, or --allow-untrained to score them all the same."
-            )
+        path = choose_checkpoint(config, str(self.subcommand))
+        if path is not None and path != "registry":
+            self._match_checkpoint(config, path)
 
     def _match_checkpoint(self, config: Namespace, path: str) -> None:
         """Build the model with the arguments that its checkpoint was trained with; refuse another method's.
@@ -286,7 +250,9 @@ class VIReIDCLI(LightningCLI):
             best = ""
         # What averages weights in training would put others in place of those that a file holds.
         trainer.callbacks = [  # type: ignore[attr-defined]  # Lightning sets it from outside of its class
-            each for each in trainer.callbacks if not isinstance(each, (WeightAveraging, StochasticWeightAveraging))
+            each
+            for each in trainer.callbacks  # type: ignore[attr-defined]
+            if not isinstance(each, (WeightAveraging, StochasticWeightAveraging))
         ]
         try:
             for path in filter(None, (best, last) if self.datamodule.eval_samples("test") else ()):

@@ -48,9 +48,10 @@ def check_numbers(arguments: Mapping[str, Any]) -> None:
         if not math.isfinite(value):
             raise VIReIDError(f"{name} is {value}; give a finite number.")
         if (last in _NOT_NEGATIVE and value < 0) or (last in _POSITIVE and value <= 0):
-            raise VIReIDError(
-                f"{name} is {value}; give a number {'of 0 or more' if last in _NOT_NEGATIVE else 'above 0'}."
-            )
+            wanted = "of 0 or more" if last in _NOT_NEGATIVE else "above 0"
+            raise VIReIDError(f"{name} is {value}; give a number {wanted}.")
+        if value > (largest := _LARGEST.get(last, math.inf)):
+            raise VIReIDError(f"{name} is {value}; give at most {largest}.")
 
 
 def _list_numbers(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:

@@ -82,8 +82,8 @@ class PlannedSampler(DistributedSampler[Draw]):
         own = slice(self.rank * share, (self.rank + 1) * share)
         # Made for the whole plan and then cut, so that the seeds do not depend on the number of ranks either.
         seeds = np.random.SeedSequence([self.seed, self.epoch, 1]).generate_state(plan.size, np.uint64)
-        rest, seeds = (each[self.first_step :, :, own] for each in (plan, seeds.reshape(plan.shape)))
-        for index, seed in zip(rest.flat, seeds.flat):
+        rest, drawn_seeds = plan[self.first_step :, :, own], seeds.reshape(plan.shape)[self.first_step :, :, own]
+        for index, seed in zip(rest.flat, drawn_seeds.flat):
             yield Draw(int(index), int(seed))
 
     @abstractmethod

@@ -126,8 +126,8 @@ class PseudoLabelSampler(DistributedSampler[list[Draw]]):
         own = slice(self.rank * share, (self.rank + 1) * share)
         # Numbered over the whole plan and then cut, so that they do not depend on the number of ranks.
         seeds = np.random.SeedSequence([self.seed, self.epoch, 1]).generate_state(plan.size, np.uint64)
-        rest, seeds = (each[self.first_step :, :, own] for each in (plan, seeds.reshape(plan.shape)))
-        for indices, drawn in zip(rest, seeds):
+        rest, drawn_seeds = plan[self.first_step :, :, own], seeds.reshape(plan.shape)[self.first_step :, :, own]
+        for indices, drawn in zip(rest, drawn_seeds):
             labels = self._labels[indices - self._offset]
             yield [Draw(int(i), int(s), int(label)) for i, s, label in zip(indices.flat, drawn.flat, labels.flat)]
 
