@@ -29,7 +29,8 @@ def choose_checkpoint(config: Namespace, subcommand: str) -> str | None:
     Raises:
         VIReIDError: If there is no such checkpoint, or untrained weights would be scored.
     """
-    wanted, path = config.get("ckpt_path"), config.get("ckpt_path")
+    wanted: str | None = config.get("ckpt_path")
+    path = wanted
     if wanted in ("last", "best"):
         path = find_checkpoint(config, wanted)
         rank_zero_info(f"--ckpt_path {wanted} is {path}")
@@ -37,15 +38,11 @@ def choose_checkpoint(config: Namespace, subcommand: str) -> str | None:
         raise VIReIDError("--ckpt_path hpc is Lightning's name for a file that is not written here; give last.")
     elif wanted is None and subcommand == "fit" and (path := find_requeued(config)) is not None:
         rank_zero_info(f"This SLURM job was requeued and goes on from {path}")
-    if (
-        path is None
-        and subcommand != "fit"
-        and not config.allow_untrained
-        and not config.model.init_args.get("init_from")
-    ):
+    is_free = subcommand == "fit" or config.allow_untrained or config.model.init_args.get("init_from")
+    if path is None and not is_free:
         raise VIReIDError(
-            f"`lightning {subcommand}` has no checkpoint and would score untrained weights; give --ckpt_path last, best or "
-            "the path of one, or --allow-untrained to score them all the same."
+            f"`lightning {subcommand}` has no checkpoint and would score untrained weights; give --ckpt_path last, best "
+            "or the path of one, or --allow-untrained to score them all the same."
         )
     config.ckpt_path = path
     return path
