@@ -41,8 +41,8 @@ def choose_checkpoint(config: Namespace, subcommand: str) -> str | None:
     is_free = subcommand == "fit" or config.allow_untrained or config.model.init_args.get("init_from")
     if path is None and not is_free:
         raise VIReIDError(
-            f"`lightning {subcommand}` has no checkpoint and would score untrained weights; give --ckpt_path last, best "
-            "or the path of one, or --allow-untrained to score them all the same."
+            f"`lightning {subcommand}` would score untrained weights: it has no checkpoint. Give --ckpt_path last, "
+            "best or the path of one, or --allow-untrained to score them all the same."
         )
     config.ckpt_path = path
     return path
