@@ -28,6 +28,12 @@ def list_versions() -> dict[str, str | None]:
     return found
 
 
+def find_job() -> str | None:
+    """Return the number of the SLURM job that this is, with its task's where it is one of an array, or None."""
+    array, task = (os.environ.get(f"SLURM_ARRAY_{name}") for name in ("JOB_ID", "TASK_ID"))
+    return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")
+
+
 def find_code_state() -> dict[str, str | bool] | None:
     """Return the commit of the current folder's repository, and whether tracked files differ from it.
 

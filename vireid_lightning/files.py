@@ -22,28 +22,74 @@ _LOCAL_HEADER = 30
 class atomic_write:
     """Open a file beside ``path`` for writing bytes, and move it into place when all went well.
 
+    Args:
+        path: The file to write.
+        durable: Whether to wait until the bytes are on the disk, so that the file survives a machine that stops. What a
+            killed process left of an unfinished file is then overwritten by the next one.
+
     Example:
         >>> with atomic_write("results.json") as file:  # doctest: +SKIP
         ...     file.write(b"{}")
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | Path, *, durable: bool = False) -> None:
+        self.path, self.durable = Path(path), durable
 
     def __enter__(self) -> BinaryIO:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         # Opened like any other file, so that it has the permissions of the user's other files.
-        self._unfinished = self.path.with_name(f"{self.path.name}.{os.getpid()}.part")
+        number = "" if self.durable else f".{os.getpid()}"
+        self._unfinished = self.path.with_name(f"{self.path.name}{number}.part")
         self._file = self._unfinished.open("wb")
         return self._file
 
     def __exit__(self, kind: Any, *_: object) -> None:
         try:
+            if kind is None and self.durable:
+                self._file.flush()
+                os.fsync(self._file.fileno())
             self._file.close()
             if kind is None:
                 self._unfinished.replace(self.path)
+                if self.durable:
+                    _sync_folder(self.path.parent)
         finally:  # also where the disk is full
             self._unfinished.unlink(missing_ok=True)
+
+
+def require_writable(folder: str | Path, what: str) -> None:
+    """Refuse a folder in which nothing can be written, whether or not it is there yet.
+
+    Args:
+        folder: The folder.
+        what: What is to be written there, for the message.
+
+    Raises:
+        VIReIDError: If it, or the folder that it would be made in, cannot be written to.
+    """
+    nearest = Path(folder).absolute()
+    while not nearest.exists() and nearest != nearest.parent:
+        nearest = nearest.parent
+    if not nearest.is_dir():
+        raise VIReIDError(f"{folder}, the folder for {what}, cannot be made: {nearest} is a file. Give another folder.")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise VIReIDError(
+            f"{folder}, the folder for {what}, cannot be written: {nearest} does not allow it. Change its permissions, "
+            "or give another folder."
+        )
+
+
+def _sync_folder(folder: Path) -> None:
+    """Wait until the names of a folder's files are on the disk, where the system can."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError:  # some file systems, such as those of networks, cannot
+        pass
+    finally:
+        os.close(descriptor)
 
 
 def write_arrays(path: str | Path, arrays: Mapping[str, NDArray[Any]]) -> None:

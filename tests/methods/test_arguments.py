@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import re
 import shutil
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from vireid_lightning.cli import lightning
+from vireid_lightning.errors import VIReIDError
 from vireid_lightning.methods import AGW, CMAM, MMGL, Baseline, DCLNet, MPANet, Optimization, ReIDModule
 from vireid_lightning.methods.arguments import SHARED_ARGUMENTS
 
@@ -63,3 +65,48 @@ def test_a_method_may_say_more_and_one_without_a_docstring_is_documented_too():
     assert f"    optimization: {SHARED_ARGUMENTS['optimization']}\n" in text
     assert text.endswith("Raises:\n    VIReIDError: Never.")
     assert "num_classes" not in text
+
+
+def list_numbers() -> list[tuple[type[ReIDModule], str, object]]:
+    """Return every argument of every method whose default is a number, or several."""
+    found = []
+    for method in METHODS:
+        for name, parameter in inspect.signature(method).parameters.items():
+            value = parameter.default
+            if isinstance(value, float) or (isinstance(value, int) and not isinstance(value, bool)):
+                found.append((method, name, float("nan")))
+            elif isinstance(value, (list, tuple)) and value and isinstance(value[0], (int, float)):
+                found.append((method, name, type(value)(float("nan") for _ in value)))
+    return found
+
+
+@pytest.mark.parametrize(("method", "name", "value"), list_numbers())
+def test_a_number_that_is_none_is_refused_by_its_name(method, name, value):
+    with pytest.raises((VIReIDError, TypeError), match=name):
+        method(backbone="test_resnet", pretrained=False, **{name: value})
+
+
+@pytest.mark.parametrize(("method", "name", "value"), list_numbers())
+@pytest.mark.parametrize("number", [-1, 10**6])
+def test_a_number_out_of_range_is_accepted_or_told_in_a_sentence(method, name, value, number):
+    value = [number] * len(value) if isinstance(value, (list, tuple)) else number
+    must_fail = number < 0 and name.endswith(("weight", "margin", "temperature"))
+    # No other exception passes.
+    with pytest.raises(VIReIDError, match=name) if must_fail else contextlib.suppress(VIReIDError):
+        method(backbone="test_resnet", pretrained=False, **{name: value})
+
+
+@pytest.mark.parametrize("field", ["lr", "weight_decay", "momentum", "gamma"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0])
+def test_optimisation_refuses_numbers_out_of_range(field, value):
+    with pytest.raises(VIReIDError, match=rf"optimization\.{field} is"):
+        Optimization(optimizer="sgd", **{field: value})
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"warmup_epochs": -1}, {"milestones": [-3, 4]}, {"lr_factors": {"a": float("nan")}}, {"momentum": 0.0}],
+)
+def test_so_it_does_for_its_other_settings(settings):
+    with pytest.raises(VIReIDError, match=rf"optimization\.{next(iter(settings))}"):
+        Optimization(optimizer="sgd", **settings)

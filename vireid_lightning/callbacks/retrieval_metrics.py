@@ -8,7 +8,14 @@ from typing import Any, Literal
 from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 
-from vireid_lightning.callbacks.run_files import Provenance, find_results_folder, require_datamodule
+from vireid_lightning.callbacks.run_files import (
+    Provenance,
+    find_results_folder,
+    require_all_batches,
+    require_datamodule,
+)
+from vireid_lightning.errors import VIReIDError
+from vireid_lightning.files import require_writable
 from vireid_lightning.metrics.embeddings import Embeddings
 from vireid_lightning.metrics.measures import MEASURES
 from vireid_lightning.metrics.re_ranking import ReRanking
@@ -65,6 +72,8 @@ class RetrievalMetrics(Callback):
         details: bool = False,
         console: Console | None = None,
     ) -> None:
+        if block_mb < 1:
+            raise VIReIDError(f"block_mb is {block_mb}: set 1 or more MiB.")
         self.distance, self.block_mb, self.rerank = distance, block_mb, rerank
         self.allow_trial_mismatch, self.details = allow_trial_mismatch, details
         self.allow_preprocessing_mismatch = allow_preprocessing_mismatch
@@ -74,6 +83,16 @@ class RetrievalMetrics(Callback):
         self.embeddings: Embeddings | None = None
         self._metric: RetrievalMetric | None = None
         self._provenance = Provenance()
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse limits on batches that would leave images out of the scores, and a folder that cannot be written.
+
+        Raises:
+            VIReIDError: If there is either.
+        """
+        require_all_batches(trainer, getattr(trainer, "datamodule", None), stage)
+        if stage in ("validate", "test") and trainer.state.fn == stage:
+            require_writable(find_results_folder(trainer), "the results")
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Note what results say of the checkpoint: epochs trained, last or best, and the trial.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -31,6 +32,30 @@ def require_datamodule(trainer: Trainer) -> CrossModalityDataModule:
             "(datamodule=...) instead of plain dataloaders."
         )
     return cast("CrossModalityDataModule", datamodule)
+
+
+def require_all_batches(trainer: Trainer, datamodule: Any, stage: str) -> None:
+    """Refuse a limit on the batches of an evaluation: a protocol without one of its images is another protocol.
+
+    Args:
+        trainer: The trainer; a limit of 0 leaves the evaluation out, and ``fast_dev_run`` scores nothing.
+        datamodule: The data; plain dataloaders are not looked at.
+        stage: ``fit``, whose validation is meant, ``validate``, ``test`` or ``predict``.
+
+    Raises:
+        VIReIDError: If fewer batches would be run than there are.
+    """
+    if getattr(trainer, "fast_dev_run", False) or not hasattr(datamodule, "eval_batch_size"):
+        return
+    name = "val" if stage in ("fit", "validate") else "test" if stage == "test" else "predict"
+    limit: int | float = getattr(trainer, f"limit_{name}_batches")
+    images = len(datamodule.eval_samples("validate" if name == "val" else "test"))
+    batches = math.ceil(math.ceil(images / trainer.world_size) / datamodule.eval_batch_size)
+    if 0 < (limit if isinstance(limit, int) else int(batches * limit)) < batches or 0 < limit * batches < 1:
+        raise VIReIDError(
+            f"trainer.limit_{name}_batches is {limit}, but scores need all {batches} batches of the split; leave it "
+            f"out, or set {'it to 0 to leave validation out' if stage == 'fit' else 'a larger data.eval_batch_size'}."
+        )
 
 
 def find_results_folder(trainer: Trainer) -> Path:

@@ -7,7 +7,13 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 
-from vireid_lightning.callbacks.run_files import Provenance, find_log_folder, require_datamodule
+from vireid_lightning.callbacks.run_files import (
+    Provenance,
+    find_log_folder,
+    require_all_batches,
+    require_datamodule,
+)
+from vireid_lightning.files import require_writable
 from vireid_lightning.methods.checkpoint import fingerprint_weights
 from vireid_lightning.metrics.embeddings import Embeddings
 from vireid_lightning.metrics.results import keep_earlier
@@ -42,6 +48,16 @@ class SaveEmbeddings(Callback):
         self.allow_preprocessing_mismatch = allow_preprocessing_mismatch
         self._metric: RetrievalMetric | None = None
         self._provenance = Provenance()
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse a limit on batches that would leave images out of the file, and a folder that cannot be written.
+
+        Raises:
+            VIReIDError: If there is either.
+        """
+        if stage == "predict":
+            require_all_batches(trainer, getattr(trainer, "datamodule", None), stage)
+            require_writable(find_log_folder(trainer), "the embeddings")
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Note what the file says of the checkpoint.

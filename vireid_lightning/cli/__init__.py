@@ -61,6 +61,8 @@ lightning = Command(
         "`--model my_method.MyMethod` is the class MyMethod in the file my_method.py of the current folder.",
         "`lightning test ... --allow-trial-mismatch` scores a checkpoint on another trial of its dataset and says so,",
         "`--allow-preprocessing-mismatch` on images of another size, interpolation or split than it was trained on.",
+        "`--ckpt_path last` and `best` are those of the newest run of the config's name; `--allow-untrained` scores a",
+        "network without a checkpoint. `--traceback` shows where an error came from.",
         "`lightning fit --config FILE --print_config` prints the whole config. `vireid --help` lists the other tools.",
     ],
     run=_train_or_test,
@@ -89,6 +91,6 @@ vireid = Command(
         "compare": "put the results of several methods side by side, as a table, Markdown, LaTeX or CSV",
         "import-checkpoint": "convert weights that a paper's authors released",
     },
-    notes=["`vireid TOOL --help` lists a tool's arguments."],
+    notes=["`vireid TOOL --help` lists a tool's arguments; `--traceback` shows where an error came from."],
     run=_run_tool,
 )

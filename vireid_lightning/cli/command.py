@@ -6,13 +6,14 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from vireid_lightning.cli.failures import TRACEBACK, explain_exception
 from vireid_lightning.errors import VIReIDError, did_you_mean
 from vireid_lightning.version import __version__
 
 
 @dataclass(frozen=True)
 class Command:
-    """A command that is called with its arguments; bad input ends with one sentence and exit code 2.
+    """A command that is called with its arguments; whatever fails ends with one sentence and exit code 2.
 
     Nothing heavy is imported before a subcommand runs, so that help comes at once.
 
@@ -37,7 +38,9 @@ class Command:
 
     def __call__(self, args: Sequence[str] | None = None) -> None:
         """Run the command with some arguments, by default those of the program."""
-        name, *others = (sys.argv[1:] if args is None else args) or ["--help"]
+        given = list(sys.argv[1:] if args is None else args)
+        wants_traceback = TRACEBACK in given
+        name, *others = [argument for argument in given if argument != TRACEBACK] or ["--help"]
         try:
             if name in ("-h", "--help"):
                 print(self.help())
@@ -48,8 +51,15 @@ class Command:
             elif not self.hand_over(name, others):
                 hint = did_you_mean(name, self.subcommands)
                 raise VIReIDError(f"'{name}' is none of {', '.join(self.subcommands)}.{hint} {self.advice}".rstrip())
-        except VIReIDError as error:
-            print(f"error: {error}", file=sys.stderr)
+        except KeyboardInterrupt:
+            sys.exit(130)
+        except BrokenPipeError:  # whoever reads the output has had enough
+            sys.stderr.close()
+            sys.exit(1)
+        except Exception as error:
+            if wants_traceback:
+                raise
+            print(f"error: {explain_exception(error)}", file=sys.stderr)
             sys.exit(2)
 
     def help(self) -> str:

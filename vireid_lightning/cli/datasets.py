@@ -79,6 +79,12 @@ def open_dataset(cls: type[ReIDDataset], given: Mapping[str, Any]) -> ReIDDatase
     return dataset
 
 
+def name_root(cls: type[ReIDDataset]) -> str:
+    """Return the argument of a dataset that its folder or file is given by."""
+    taken = inspect.signature(cls).parameters
+    return "root" if "root" in taken else next(iter(taken), "root")
+
+
 def _to_plain(value: object) -> object:
     return str(value) if isinstance(value, Path) else value
 
@@ -124,8 +130,7 @@ def choose_dataset(arguments: argparse.Namespace) -> tuple[type[ReIDDataset], di
         if arguments.dataset is None or arguments.root is None:
             raise VIReIDError("No dataset is named: give its class and its root, or --config with an experiment.")
         cls = find_dataset(arguments.dataset)
-        taken = inspect.signature(cls).parameters
-        return cls, {"root" if "root" in taken else next(iter(taken), "root"): arguments.root, **given}
+        return cls, {name_root(cls): arguments.root, **given}
     if arguments.dataset is not None or arguments.root is not None:
         raise VIReIDError(
             "The dataset is named both by --config and by its class or root: give one of them; --set root=FOLDER is "

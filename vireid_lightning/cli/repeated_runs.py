@@ -17,6 +17,7 @@ from typing import Any
 
 import yaml
 
+from vireid_lightning.cli.yaml_keys import check_keys
 from vireid_lightning.errors import VIReIDError
 
 _MOST = 1000  # runs of one command
@@ -168,7 +169,9 @@ def read_configs(configs: Sequence[str]) -> list[dict[str, Any]]:
     contents = []
     for config in configs:
         try:
-            content = yaml.safe_load(Path(config).read_text(encoding="utf-8"))
+            text = Path(config).read_text(encoding="utf-8")
+            check_keys(text)
+            content = yaml.safe_load(text)
         except FileNotFoundError:
             raise VIReIDError(
                 f"There is no config file {config}; give --config the path of an existing YAML file."

@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from vireid_lightning.cli.datasets import find_dataset, find_exported, list_datasets, open_dataset
+from vireid_lightning.cli.datasets import find_dataset, find_exported, list_datasets, name_root, open_dataset
 from vireid_lightning.cli.repeated_runs import read_configs
 from vireid_lightning.errors import VIReIDError
 
@@ -114,7 +114,9 @@ def _open_embeddings(path: Path, arguments: argparse.Namespace) -> tuple[ReIDDat
     trial = arguments.trial
     if trial is None and arguments.dataset is None:
         trial = about.get("dataset_trial")  # so that the split is the one that was embedded
-    dataset = open_dataset(name, arguments.root, trial=trial, direction=arguments.direction)
+    cls = find_dataset(name)
+    given = {name_root(cls): arguments.root, "trial": trial, "direction": arguments.direction}
+    dataset = open_dataset(cls, {option: value for option, value in given.items() if value is not None})
     return dataset, path, _find_curves(about)
 
 
@@ -156,7 +158,7 @@ def _open_configured(config: Path, arguments: argparse.Namespace) -> ReIDDataset
     path, given = settings["class_path"], dict(settings.get("init_args") or {})
     own = "." not in path or path.startswith("vireid_lightning.")
     cls = (find_exported().get(path.rpartition(".")[2]) if own else None) or find_dataset(path)
-    options = {"root": arguments.root, "trial": arguments.trial, "direction": arguments.direction}
+    options = {name_root(cls): arguments.root, "trial": arguments.trial, "direction": arguments.direction}
     given |= {name: value for name, value in options.items() if value is not None}
     try:
         return cls(**given)

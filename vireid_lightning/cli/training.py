@@ -10,34 +10,50 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace, get_loader, set_loader
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import Trainer, loggers
 from lightning.pytorch import callbacks as lightning_callbacks
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, ProgressBar
+from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar, StochasticWeightAveraging, WeightAveraging
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from yaml import YAMLError
 
 from vireid_lightning import data, methods
 from vireid_lightning.callbacks import LastAndBest, RetrievalMetrics, RunSummary, SaveEmbeddings, WriteReport
 from vireid_lightning.callbacks.preprocessing import find_mismatch
 from vireid_lightning.callbacks.progress_line import ProgressLine, RemoveEmptyFolder
+from vireid_lightning.callbacks.run_files import require_all_batches
+from vireid_lightning.callbacks.signals import RunStopped, stop_at_once
 from vireid_lightning.callbacks.trained_on import find_other_lists
-from vireid_lightning.cli.messages import explain_message, explain_missing_package, list_options
+from vireid_lightning.cli.checkpoint_names import choose_checkpoint
+from vireid_lightning.cli.failures import find_sentence, tell_how_to_go_on
+from vireid_lightning.cli.messages import explain_message, list_options
 from vireid_lightning.cli.moved_keys import move_keys
 from vireid_lightning.cli.quiet import silence_other_packages
+from vireid_lightning.cli.yaml_keys import check_keys
 from vireid_lightning.data import CrossModalityDataModule, ReIDDataset
 from vireid_lightning.errors import VIReIDError
 from vireid_lightning.methods import ReIDModule
 from vireid_lightning.methods.checkpoint import BLOCK, read_checkpoint
+from vireid_lightning.methods.resuming import compare_arguments
 
-#: Short options for what a checkpoint may be scored on all the same.
-_MISMATCHES = {
+#: Short options for what may be scored all the same.
+_ALLOWED = {
     "--allow-trial-mismatch": "--retrieval.allow_trial_mismatch=true",
     "--allow-preprocessing-mismatch": "--retrieval.allow_preprocessing_mismatch=true",
+    "--allow-untrained": "--allow_untrained=true",
 }
 
 _load_yaml = get_loader("yaml")
-set_loader("yaml", lambda text: move_keys(_load_yaml(text)), (YAMLError,))
+
+
+def _load(text: str) -> Any:
+    """Return what a YAML text says, moved keys in their new place; refuse a key that is given twice."""
+    check_keys(text)
+    return move_keys(_load_yaml(text))
+
+
+set_loader("yaml", _load, (YAMLError,))
 
 
 def run(args: Sequence[str]) -> VIReIDCLI:
@@ -48,22 +64,21 @@ def run(args: Sequence[str]) -> VIReIDCLI:
     """
     # The processes that a distributed strategy starts are given the program's own arguments.
     program, path = sys.argv, sys.path
-    sys.argv = [program[0], *(_MISMATCHES.get(argument, argument) for argument in args)]
+    sys.argv = [program[0], *(_ALLOWED.get(argument, argument) for argument in args)]
     # The user's own methods and datasets. Last, so that no file there hides an installed package.
     sys.path = [*path, str(Path.cwd())]
     try:
-        with silence_other_packages():
+        with silence_other_packages(), stop_at_once():
             return VIReIDCLI()
+    except RunStopped as stop:
+        if getattr(rank_zero_only, "rank", 0) == 0:
+            print(tell_how_to_go_on(stop, args), file=sys.stderr)
+        raise
     except (ValueError, TypeError, argparse.ArgumentError) as error:
-        # The parser wraps what a constructor raises.
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, (VIReIDError, ModuleNotFoundError)):
-            cause = cause.__cause__ or cause.__context__
-        if cause is None or cause is error:
+        told = find_sentence(error)
+        if told is None or told is error:
             raise
-        if isinstance(cause, ModuleNotFoundError):  # a logger's, which needs a package of its own
-            cause = VIReIDError(explain_missing_package(cause))
-        raise cause from None
+        raise told from None
     finally:
         sys.argv, sys.path = program, path
 
@@ -118,6 +133,8 @@ class VIReIDCLI(LightningCLI):
         )
         text = "After `fit`, score the last and the best weights over the dataset's whole table."
         parser.add_argument("--test_after_fit", type=bool, default=True, help=text)
+        text = "Score weights that no training has made, where no checkpoint is given."
+        parser.add_argument("--allow_untrained", type=bool, default=False, help=text)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse the arguments; what does not parse is told in one sentence with the nearest right name."""
@@ -133,18 +150,37 @@ class VIReIDCLI(LightningCLI):
     def _parse_ckpt_path(self) -> None:
         """Leave the checkpoint to :meth:`before_instantiate_classes`, which checks it and keeps the config's form."""
 
+    def _set_seed(self) -> None:
+        """Set the seed of all draws.
+
+        Raises:
+            VIReIDError: If it is none that NumPy takes.
+        """
+        seed = self.config[self.subcommand].get("seed_everything")
+        if not isinstance(seed, bool) and isinstance(seed, int) and not 0 <= seed < 2**32:
+            raise VIReIDError(f"seed_everything is {seed}; give 0 to {2**32 - 1}.")
+        super()._set_seed()
+
     def before_instantiate_classes(self) -> None:
         """Take the method from the checkpoint where one is given, and the number of identities from the data."""
         config = self.config[self.subcommand]
         if "verbose" in config:
             config.verbose = False  # Lightning's list of every logged value; the callback prints the table
-        path = config.get("ckpt_path")
-        if path and path not in ("best", "last", "hpc", "registry"):
-            self._match_checkpoint(config, path)
+        self._choose_checkpoint(config)
         if config.model.init_args.get("num_classes", 0) is None:
             parser = self._parser(self.subcommand)
             datamodule = parser.instantiate(Namespace(data=config.data.clone())).data
             config.model.init_args.num_classes = datamodule.num_identities
+
+    def _choose_checkpoint(self, config: Namespace) -> None:
+        """Put the path in place of ``last`` and ``best``, and build the model that the checkpoint holds.
+
+        Raises:
+            VIReIDError: If there is no such checkpoint, or untrained weights would be scored.
+        """
+        path = choose_checkpoint(config, str(self.subcommand))
+        if path is not None and path != "registry":
+            self._match_checkpoint(config, path)
 
     def _match_checkpoint(self, config: Namespace, path: str) -> None:
         """Build the model with the arguments that its checkpoint was trained with; refuse another method's.
@@ -158,6 +194,8 @@ class VIReIDCLI(LightningCLI):
         self._checkpoint = {BLOCK: checkpoint[BLOCK]}
         # Resuming keeps the config's training; what shapes the networks comes from the checkpoint.
         method, stored = getattr(import_module(module), name), checkpoint["hyper_parameters"]
+        if self.subcommand == "fit":
+            compare_arguments(path, stored, config.model.init_args, set(method.training_arguments) - {"optimization"})
         for argument in set(stored) & set(vars(config.model.init_args)) - set(method.training_arguments):
             config.model.init_args[argument] = stored[argument]
 
@@ -191,10 +229,30 @@ class VIReIDCLI(LightningCLI):
                 if isinstance(callback, SaveEmbeddings):
                     callback.allow_preprocessing_mismatch = True
 
+    def before_fit(self) -> None:
+        """Refuse what the test after training would refuse, and a stray file, see :meth:`refuse_stray_file`."""
+        self.refuse_stray_file()
+        if self.config.fit.test_after_fit:
+            require_all_batches(self.trainer, self.datamodule, "test")
+
+    def refuse_stray_file(self) -> None:
+        """Refuse a requeue file in the working folder, from which Lightning goes on in any SLURM job of any run."""
+        if self.config[self.subcommand].get("ckpt_path") or not SLURMEnvironment.detect():
+            return
+        for path in sorted(Path(self.trainer.default_root_dir).glob("*hpc_ckpt_*")):
+            raise VIReIDError(
+                f"{path} is a file that Lightning would go on from in every SLURM job that starts in its folder; move "
+                "it away, or give --ckpt_path."
+            )
+
+    before_validate = before_test = before_predict = refuse_stray_file
+
     def after_fit(self) -> None:
         """Score the best and the last weights over the whole table and say where everything lies."""
-        trainer, checkpoint = self.trainer, self.trainer.checkpoint_callback
-        if not self.config.fit.test_after_fit or trainer.interrupted or not isinstance(checkpoint, ModelCheckpoint):
+        trainer = self.trainer
+        # A user's own ModelCheckpoint may stand before ours.
+        checkpoint = next((each for each in trainer.checkpoint_callbacks if isinstance(each, LastAndBest)), None)
+        if not self.config.fit.test_after_fit or trainer.interrupted or checkpoint is None:
             return
         if trainer.fast_dev_run:  # type: ignore[attr-defined]  # Lightning sets it from outside of its class
             return
@@ -202,6 +260,16 @@ class VIReIDCLI(LightningCLI):
         if best and last and read_checkpoint(best)["global_step"] == read_checkpoint(last)["global_step"]:
             rank_zero_info(f"The best weights of {checkpoint.monitor} are the last ones.")
             best = ""
-        for path in filter(None, (best, last) if self.datamodule.eval_samples("test") else ()):
-            trainer.test(self.model, datamodule=self.datamodule, ckpt_path=path, weights_only=True, verbose=False)
+        # What averages weights in training would put others in place of those that a file holds.
+        trainer.callbacks = [  # type: ignore[attr-defined]  # Lightning sets it from outside of its class
+            each
+            for each in trainer.callbacks  # type: ignore[attr-defined]
+            if not isinstance(each, (WeightAveraging, StochasticWeightAveraging))
+        ]
+        try:
+            for path in filter(None, (best, last) if self.datamodule.eval_samples("test") else ()):
+                trainer.test(self.model, datamodule=self.datamodule, ckpt_path=path, weights_only=True, verbose=False)
+        except RunStopped as stop:
+            stop.checkpoint = last or None  # the same command scores the weights
+            raise
         rank_zero_info(f"Checkpoints: {checkpoint.dirpath}\nLogs and config: {trainer.log_dir}")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
+from itertools import chain
 from typing import Any, Literal, cast
 
 import torch
-from lightning.pytorch import LightningDataModule
+from lightning.pytorch import LightningDataModule, Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -29,10 +31,17 @@ from vireid_lightning.data.samplers.evaluation import EvaluationSampler
 from vireid_lightning.data.samplers.pseudo_label import PseudoLabelSampler
 from vireid_lightning.data.self_training import Domain, DomainName, SelfTraining, Source, open_source
 from vireid_lightning.data.summary import count_samples, describe_batches
+from vireid_lightning.data.trainer_checks import check_trainer
 from vireid_lightning.data.training_data import TrainingData
 from vireid_lightning.errors import VIReIDError
 from vireid_lightning.protocols import Protocol
 from vireid_lightning.types import IMAGENET_MEAN, IMAGENET_STD, MODALITIES, UNKNOWN, Batch, Sample
+
+# What is larger is a slip of the hand, and would fill the memory before anything else says so.
+_LARGEST_SIDE = 4096
+_LARGEST_BATCH = 2**17
+_LONGEST_EPOCH = 10**6
+_LARGEST_SEED = 2**32 - 1  # NumPy's
 
 
 class CrossModalityDataModule(LightningDataModule):
@@ -110,8 +119,11 @@ class CrossModalityDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         height, width = image_size
-        if min(height, width) < 1:
-            raise VIReIDError(f"image_size is {image_size}: give height and width in pixels, such as [384, 128].")
+        if min(height, width) < 1 or max(height, width) > _LARGEST_SIDE:
+            raise VIReIDError(
+                f"image_size is {image_size}: give height and width in pixels, such as [384, 128], of at most "
+                f"{_LARGEST_SIDE}."
+            )
         if interpolation not in RESIZERS:
             raise VIReIDError(f"interpolation is '{interpolation}': give one of {', '.join(RESIZERS)}.")
         if on_bad_image not in ("error", "skip"):
@@ -120,8 +132,17 @@ class CrossModalityDataModule(LightningDataModule):
             raise VIReIDError(f"eval_batch_size is {eval_batch_size}: set 1 or more.")
         if num_workers < 0:
             raise VIReIDError(f"num_workers is {num_workers}: set 0 or more.")
-        if seed is not None and seed < 0:
-            raise VIReIDError(f"seed is {seed}: set 0 or more.")
+        if seed is not None and not 0 <= seed <= _LARGEST_SEED:
+            raise VIReIDError(f"seed is {seed}: set 0 to {_LARGEST_SEED}.")
+        if (images := 2 * identities_per_batch * images_per_modality) > _LARGEST_BATCH:
+            raise VIReIDError(
+                f"identities_per_batch is {identities_per_batch} and images_per_modality {images_per_modality}, a "
+                f"batch of {images:,} images: give numbers with at most {_LARGEST_BATCH:,}."
+            )
+        if steps_per_epoch is not None and steps_per_epoch > _LONGEST_EPOCH:
+            raise VIReIDError(
+                f"steps_per_epoch is {steps_per_epoch:,}: set at most {_LONGEST_EPOCH:,} and more trainer.max_epochs."
+            )
         self.dataset = dataset
         self.identities_per_batch = identities_per_batch
         self.images_per_modality = images_per_modality
@@ -188,6 +209,15 @@ class CrossModalityDataModule(LightningDataModule):
             self._train_samples = samples
         return self._train_samples
 
+    def digest_training_list(self) -> str:
+        """Return 12 hexadecimal digits that change with any training image, those of ``source`` included."""
+        domains = [] if self.self_training is None else list(self.self_training.domains.values())
+        lists = [domain.samples for domain in domains] or [self.train_samples]
+        digest = hashlib.sha256()
+        for sample in chain.from_iterable(lists):
+            digest.update(f"{sample.path} {sample.identity} {sample.modality} {sample.camera}\n".encode())
+        return digest.hexdigest()[:12]
+
     @property
     def skipped(self) -> int:
         """Number of training files found unreadable on decoding and replaced (``on_bad_image: skip``)."""
@@ -211,6 +241,8 @@ class CrossModalityDataModule(LightningDataModule):
         Raises:
             VIReIDError: Something does not fit, or an image file cannot be read.
         """
+        if isinstance(self.trainer, Trainer):
+            check_trainer(self.trainer, stage)
         if stage == "fit":
             self._require_identities()
             self._train_samples = self._training_sampler = None
@@ -245,12 +277,6 @@ class CrossModalityDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Return the training batches, this rank's part of them."""
-        # Lightning sets the attribute without declaring it.
-        if self.trainer is not None and getattr(self.trainer, "overfit_batches", 0) > 0:
-            raise VIReIDError(
-                "overfit_batches draws images one after the other, but training needs batches of identities: use "
-                "limit_train_batches instead."
-            )
         if self._training_images is None:
             self.setup("fit")
         sampler, images = self._sampler(), self._training_images
@@ -258,7 +284,14 @@ class CrossModalityDataModule(LightningDataModule):
             return self.self_training.train_loader()
         assert images is not None
         assert not isinstance(sampler, PseudoLabelSampler)
-        return LateDataLoader(images, batch_size=sampler.batch_size, sampler=sampler, drop_last=True, **self._loading())
+        return LateDataLoader(
+            images,
+            batch_size=sampler.batch_size,
+            sampler=sampler,
+            drop_last=True,
+            steps_done=self._steps_done,
+            **self._loading(),
+        )
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]] | list[DataLoader[dict[str, Any]]]:
         """Return the images that the validation protocol needs, this rank's part; none in a fit without any."""
@@ -284,9 +317,15 @@ class CrossModalityDataModule(LightningDataModule):
             )
 
     def on_after_batch_transfer(self, batch: dict[str, Tensor], dataloader_idx: int) -> Batch:
-        """Turn uint8 images into normalised float32 ones, on the device; erased pixels become exactly 0."""
+        """Turn uint8 images into normalised ones, on the device; erased pixels become exactly 0.
+
+        They are float32, or float64 where the trainer's precision is 64-true.
+        """
         erased = batch.get("erased")
-        images = {name: normalize(batch[name], erased) for name in ("image", "fake_infrared") if name in batch}
+        names = [name for name in ("image", "fake_infrared") if name in batch]
+        images = {name: normalize(batch[name], erased) for name in names}
+        if isinstance(self.trainer, Trainer) and self.trainer.precision == "64-true":
+            images = {name: image.double() for name, image in images.items()}
         return cast("Batch", {**batch, **images})
 
     def summary(self) -> dict[str, Any]:
@@ -337,6 +376,15 @@ class CrossModalityDataModule(LightningDataModule):
     def _world(self) -> tuple[int, int]:
         """Return the number of processes and the number of this one."""
         return (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
+
+    def _steps_done(self, loader: DataLoader[Any]) -> int:
+        """Return the number of steps of the epoch that a run had done when it was stopped within it.
+
+        Only for the trainer's own loader: whoever else goes through the training batches sees all of them.
+        """
+        if not isinstance(self.trainer, Trainer) or self.trainer.train_dataloader is not loader:
+            return 0
+        return self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
 
     def _sampler(self) -> TrainingSampler:
         if self._training_sampler is None:
@@ -392,7 +440,13 @@ class CrossModalityDataModule(LightningDataModule):
         images = EvaluationImages(self.train_samples, training.images)
         batch = self.identities_per_batch, self.images_per_modality
         domains["target"] = Domain(self.dataset, self.train_samples, training, images, *batch)
-        return SelfTraining(domains, sampler, loading=self._loading(), eval_batch_size=self.eval_batch_size)
+        return SelfTraining(
+            domains,
+            sampler,
+            loading=self._loading(),
+            eval_batch_size=self.eval_batch_size,
+            steps_done=self._steps_done,
+        )
 
     def _files(self, samples: Sequence[Sample]) -> ImageFiles:
         return ImageFiles(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import signal
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import cv2
@@ -18,17 +19,35 @@ class LateDataLoader(DataLoader[Any]):
 
     Lightning makes the first iterator of a resumed run before it tells the sampler the epoch; workers that start at
     once would load batches of another epoch.
+
+    Args:
+        arguments: Arguments of a DataLoader; its ``sampler`` has an attribute ``first_step``.
+        steps_done: Returns, for this loader, the number of batches that the pass which begins leaves out: those that a
+            run had seen of its epoch before it was stopped.
     """
+
+    def __init__(
+        self, *arguments: Any, steps_done: Callable[[DataLoader[Any]], int] = lambda _: 0, **named: Any
+    ) -> None:
+        super().__init__(*arguments, **named)
+        self.steps_done = steps_done
 
     # A generator, unlike DataLoader's, so that nothing happens before the first batch.
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        """Yield the batches."""
+        """Yield the batches that are left of the epoch."""
+        self.sampler.first_step = self.steps_done(self)  # type: ignore[attr-defined]  # all of our training samplers'
         yield from super().__iter__()
 
 
 def start_worker(worker: int) -> None:
-    """Keep OpenCV from starting a thread for each core in each loading process."""
+    """Keep OpenCV from starting a thread for each core in each loading process.
+
+    Signals that ask a whole group of processes to stop are left to the main one, which needs its loaders until it has
+    saved its state.
+    """
     cv2.setNumThreads(0)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def normalize(image: Tensor, erased: Tensor | None = None) -> Tensor:

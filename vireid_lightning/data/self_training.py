@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -96,6 +96,7 @@ class SelfTraining:
         sampler: Sampler of the training batches.
         loading: Arguments that every DataLoader is made with.
         eval_batch_size: Number of images in a batch of :meth:`extraction_loader`.
+        steps_done: Returns the number of batches that a pass of a training loader leaves out.
 
     Attributes:
         domains: The training images by the name of their domain.
@@ -109,6 +110,7 @@ class SelfTraining:
         *,
         loading: dict[str, Any],
         eval_batch_size: int,
+        steps_done: Callable[[DataLoader[Any]], int] = lambda _: 0,
     ) -> None:
         for domain in domains.values():
             sampler.check_batch(domain.identities_per_batch, domain.images_per_modality)
@@ -116,6 +118,7 @@ class SelfTraining:
         self.sampler = sampler
         self.loading = loading
         self.eval_batch_size = eval_batch_size
+        self.steps_done = steps_done
         self.labels: NDArray[np.int64] = np.empty(0, dtype=np.int64)
         self._drawn: DomainName = "target"
 
@@ -143,7 +146,7 @@ class SelfTraining:
     def train_loader(self) -> DataLoader[dict[str, Any]]:
         """Return the one loader of all epochs; each draws by the labels of the last :meth:`assign`."""
         images = TrainingBatches([domain.training for domain in self.domains.values()])
-        return LateDataLoader(images, batch_size=None, sampler=self.sampler, **self.loading)
+        return LateDataLoader(images, batch_size=None, sampler=self.sampler, steps_done=self.steps_done, **self.loading)
 
     def extraction_loader(self, name: DomainName) -> DataLoader[dict[str, Any]]:
         """Return a domain's images as they are, this rank's part of them."""

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from vireid_lightning.errors import VIReIDError
 
 #: Documentation of an argument by its name. A method documents such an argument itself only to say more.
 SHARED_ARGUMENTS = {
@@ -17,6 +22,46 @@ SHARED_ARGUMENTS = {
     "fresh. A stem per modality starts from the checkpoint's stem of that modality, or from its single one; a single "
     "stem from the checkpoint's single or *visible* one. Not used where a run is resumed or a checkpoint is tested.",
 }
+
+
+#: Ends of the names of numbers that are 0 or more.
+_NOT_NEGATIVE = ("weight", "weights", "margin", "margins", "share", "rounds", "epochs", "steps", "warmup", "until")
+
+#: Ends of the names of numbers above 0.
+_POSITIVE = ("temperature", "temperatures", "scale", "dimension", "channels", "parts", "patterns", "stripes")
+
+#: The largest number by the ends of names of what a network is made of; more would only fill the memory.
+_LARGEST = {"dimension": 2**16, "channels": 2**16, "parts": 256, "patterns": 256, "stripes": 256}
+
+
+def check_numbers(arguments: Mapping[str, Any]) -> None:
+    """Refuse numbers among a method's arguments that are not finite, or negative where their name says they cannot be.
+
+    Args:
+        arguments: The arguments by name; nested dictionaries and lists are looked into.
+
+    Raises:
+        VIReIDError: If there is such a number; names the argument.
+    """
+    for name, value in _list_numbers(arguments):
+        last = name.rpartition(".")[2].rpartition("_")[2]
+        if not math.isfinite(value):
+            raise VIReIDError(f"{name} is {value}; give a finite number.")
+        if (last in _NOT_NEGATIVE and value < 0) or (last in _POSITIVE and value <= 0):
+            wanted = "of 0 or more" if last in _NOT_NEGATIVE else "above 0"
+            raise VIReIDError(f"{name} is {value}; give a number {wanted}.")
+        if value > (largest := _LARGEST.get(last, math.inf)):
+            raise VIReIDError(f"{name} is {value}; give at most {largest}.")
+
+
+def _list_numbers(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _list_numbers(value, f"{prefix}{name}.")
+            continue
+        for each in value if isinstance(value, (list, tuple)) else [value]:
+            if isinstance(each, (int, float)) and not isinstance(each, bool):
+                yield f"{prefix}{name}", each
 
 
 def argument_names(method: type) -> list[str]:

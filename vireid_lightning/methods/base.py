@@ -16,9 +16,12 @@ from vireid_lightning.data.datamodule import CrossModalityDataModule
 from vireid_lightning.data.samplers.choice import BatchKind
 from vireid_lightning.data.training_data import TrainingData
 from vireid_lightning.errors import VIReIDError, did_you_mean
-from vireid_lightning.methods.arguments import argument_names, document_arguments
+from vireid_lightning.methods.arguments import argument_names, check_numbers, document_arguments
 from vireid_lightning.methods.checkpoint import BLOCK, describe_run, hand_on
+from vireid_lightning.methods.checkpoint_io import use_durable_checkpoints
 from vireid_lightning.methods.optimization import Optimization
+from vireid_lightning.methods.progress import settle_epoch
+from vireid_lightning.methods.resuming import check_resumed, list_changes
 from vireid_lightning.methods.training_record import describe_training, name_weights
 from vireid_lightning.modules import Backbone, Encoder, Encoding, encode
 from vireid_lightning.types import Batch
@@ -47,6 +50,14 @@ class ReIDModule(LightningModule, ABC):
     batches: ClassVar[BatchKind] = "identity"
     heads: ClassVar[tuple[str, ...]] = ()
     training_arguments: ClassVar[tuple[str, ...]] = ("optimization",)
+
+    @property
+    def resumes_within_epochs(self) -> bool:
+        """Whether a run that was stopped within an epoch can go on there; if not, it begins the epoch anew.
+
+        A method with pseudo labels makes them, and what hangs on them, at the start of an epoch.
+        """
+        return self.batches != "pseudo_label"
 
     backbone: Backbone
     pool: nn.Module
@@ -80,6 +91,7 @@ class ReIDModule(LightningModule, ABC):
         missing = {"num_classes", "init_from"} - set(argument_names(type(self)))
         self.save_hyperparameters(ignore=["optimization", *missing])
         self.save_hyperparameters({"optimization": self.optimization.to_dict()})
+        check_numbers(self.hparams)
         self.loss_weights: Mapping[str, float] = {}
         self.training_data: TrainingData | None = None
         self.kept: dict[str, Tensor] = {}
@@ -87,6 +99,7 @@ class ReIDModule(LightningModule, ABC):
         self._loaded_training: Mapping[str, Any] | None = None
         self._in_step = False
         self._step = 0
+        self._length: dict[str, int | None] = {}
 
     @abstractmethod
     def embed(self, images: Tensor, modality: Tensor) -> Tensor:
@@ -235,15 +248,30 @@ class ReIDModule(LightningModule, ABC):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return the optimiser and the schedule of ``optimization``."""
-        return self.optimization.build(self, self.trainer.max_epochs or 1)
+        if self.training_data is None:  # plain loaders
+            self.trainer.fit_loop.setup_data()
+            steps = self.trainer.fit_loop.max_batches
+        else:
+            steps = self.training_data.steps_per_epoch
+        return self.optimization.build(self, self.optimization.count_epochs(self.trainer, steps))
 
     def setup(self, stage: str) -> None:
         """Prepare for training; start from ``init_from``, once, unless the run's weights come from a checkpoint."""
+        use_durable_checkpoints(self.trainer)
         if stage == "fit":
+            # Now: a callback that averages weights adds an epoch of its own.
+            self._length = {"max_epochs": self.trainer.max_epochs, "max_steps": self.trainer.max_steps}
             self._prepare_for_training()
         if self._init_from is not None and self.trainer.ckpt_path is None:
             self.print(self.start_from(self._init_from))
         self._init_from = None
+
+    def on_fit_start(self) -> None:
+        """Train what the optimiser holds: a resumed run's callback may have unfrozen it before the run was stopped."""
+        for optimizer in self.trainer.optimizers:
+            for group in optimizer.param_groups:
+                for parameter in group["params"]:
+                    parameter.requires_grad_(True)
 
     def start_from(self, path: str) -> str:
         """Start the encoder from a checkpoint of any method; return one line that says what was and was not loaded."""
@@ -256,27 +284,65 @@ class ReIDModule(LightningModule, ABC):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what rebuilds method, preprocessing, identity map and dataset trial without the config."""
+        if self._is_fitting():
+            settle_epoch(checkpoint, steps=self.trainer.num_training_batches, within_epochs=self.resumes_within_epochs)
+        self._describe(checkpoint)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the loaded weights: ``init_from`` has done its part in the run that wrote them.
+
+        Raises:
+            VIReIDError: If training goes on from it and it comes from another run, see
+                :mod:`vireid_lightning.methods.resuming`.
+        """
+        self._init_from = None
+        loaded = checkpoint.get(BLOCK, {}).get("training") or {}
+        if self._is_fitting():
+            now = {key: checkpoint[key] for key in ("epoch", "global_step")}
+            self._describe(now)
+            path, fixed = self.trainer.ckpt_path, set(self.training_arguments) - {"optimization"}
+            arguments = {name: value for name, value in self.hparams.items() if name not in fixed}
+            check_resumed(path, checkpoint, now[BLOCK], arguments)
+            if changed := list_changes(loaded, now[BLOCK].get("training") or {}):
+                listed = ", ".join(f"{name} {before} -> {after}" for name, (before, after) in changed.items())
+                self.print(f"The run goes on with changes, which its checkpoints note: {listed}.")
+                place = {"epoch": checkpoint["epoch"], "step": checkpoint["global_step"]}
+                loaded = {**loaded, "resumed": [*loaded.get("resumed", []), {**place, "changed": changed}]}
+        elif checkpoint.pop("current_model_state", None) is not None:
+            # A callback that averages weights would put those of the last step in place of the ones that the file says
+            # are the model's.
+            checkpoint.pop("averaging_state", None)
+        self._loaded_training = loaded
+
+    def _is_fitting(self) -> bool:
+        return self._trainer is not None and self.trainer.state.fn == "fit"
+
+    def _describe(self, checkpoint: dict[str, Any]) -> None:
         arguments = dict(self.hparams)
         datamodule = self._find_datamodule()
         training = self._record_training(checkpoint, arguments, datamodule)
         describe_run(checkpoint, type(self).__name__, arguments, datamodule, training, type(self).__module__)
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the loaded weights: ``init_from`` has done its part in the run that wrote them."""
-        self._init_from = None
-        self._loaded_training = checkpoint.get(BLOCK, {}).get("training") or {}
 
     def _record_training(
         self, checkpoint: Mapping[str, Any], arguments: Mapping[str, Any], datamodule: CrossModalityDataModule | None
     ) -> Mapping[str, Any] | None:
         """Return how the weights were trained: by this run, or by that of the checkpoint that was loaded."""
         loaded = self._loaded_training
-        if datamodule is None or self.trainer.state.fn != "fit":
+        if datamodule is None or not self._is_fitting():
             return loaded
         # The arguments of a run that goes on are those of the checkpoint, which no longer say where it began.
         weights = name_weights(arguments) if loaded is None else loaded.get("weights")
         seed = None if self.training_data is None else self.training_data.seed
-        return describe_training(self.trainer, checkpoint, datamodule, batches=self.batches, seed=seed, weights=weights)
+        record = describe_training(
+            self.trainer,
+            checkpoint,
+            datamodule,
+            batches=self.batches,
+            seed=seed,
+            weights=weights,
+            length=self._length,
+        )
+        return record | ({"resumed": loaded["resumed"]} if loaded and "resumed" in loaded else {})
 
     def _find_datamodule(self) -> CrossModalityDataModule | None:
         # Lightning sets a trainer's attribute without declaring it.

@@ -28,7 +28,7 @@ FORMAT = 1
 
 #: Constructor arguments that say where the first weights came from, and the values that look for none. A checkpoint
 #: holds the trained weights, so rebuilding must not look for those files again.
-_WITHOUT_FIRST_WEIGHTS = {"pretrained": False, "weights": None, "init_from": None}
+FIRST_WEIGHTS = {"pretrained": False, "weights": None, "init_from": None}
 
 _STREAM = re.compile(r"^(backbone\.stages\.\d+\.)(visible|infrared)\.")
 
@@ -52,7 +52,7 @@ def describe_run(
         training: How the weights were trained, see :mod:`vireid_lightning.methods.training_record`; None: unknown.
     """
     stored = checkpoint.setdefault("hyper_parameters", dict(arguments))
-    stored.update({name: value for name, value in _WITHOUT_FIRST_WEIGHTS.items() if name in stored})
+    stored.update({name: value for name, value in FIRST_WEIGHTS.items() if name in stored})
     block: dict[str, Any] = {"format": FORMAT, "version": __version__, "method": method}
     if datamodule is not None:
         dataset = datamodule.dataset
@@ -85,12 +85,13 @@ def fingerprint_weights(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def load_weights_file(path: str | Path, allow: Sequence[Any] = ()) -> Any:
+def load_weights_file(path: str | Path, allow: Sequence[Any] = (), *, mapped: bool = False) -> Any:
     """Read a torch file without executing anything in it.
 
     Args:
         path: The file.
         allow: Classes beyond tensors and plain values that the file may hold.
+        mapped: Whether tensors stay in the file until they are used, which is quick where the rest is asked for.
 
     Raises:
         VIReIDError: If there is no such file, it is no torch file, or it holds objects that would have to run code.
@@ -100,7 +101,7 @@ def load_weights_file(path: str | Path, allow: Sequence[Any] = ()) -> Any:
         raise VIReIDError(f"There is no checkpoint at {path}; give the path of an existing file.")
     try:
         with torch.serialization.safe_globals(list(allow)):
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         if "Unsupported global" in str(error) or "GLOBAL" in str(error):
             raise VIReIDError(

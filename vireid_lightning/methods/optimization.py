@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import torch
+from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import nn
 
@@ -27,7 +28,7 @@ class Optimization:
         lr_factors: Learning-rate factors by the prefix of a parameter's name; the longest prefix that matches counts,
             and a parameter that matches none has the factor 1.
         schedule: Learning-rate schedule: ``constant``, ``multistep`` (times ``gamma`` at each milestone) or ``cosine``
-            (to 0 at the end).
+            (to 0 at the end of the run, which ``max_epochs`` or ``max_steps`` of the trainer say).
         milestones: Epochs from which the rate is multiplied by ``gamma``, counted from 0.
         gamma: Factor on the learning rate at each milestone.
         warmup_epochs: Number of epochs of linear warm-up: epoch e runs at (e + 1) / warmup_epochs of the rate.
@@ -45,10 +46,22 @@ class Optimization:
     warmup_epochs: int = 0
 
     def __post_init__(self) -> None:
-        if self.lr <= 0:
+        if not 0 < self.lr < math.inf:
             raise VIReIDError(f"optimization.lr is {self.lr}; give a learning rate above 0.")
-        if list(self.milestones) != sorted(self.milestones):
-            raise VIReIDError(f"optimization.milestones are {self.milestones}; list the epochs in rising order.")
+        if list(self.milestones) != sorted(self.milestones) or any(epoch < 0 for epoch in self.milestones):
+            raise VIReIDError(f"optimization.milestones are {self.milestones}; list the epochs from 0 in rising order.")
+        ranges = {
+            "weight_decay": (0 <= self.weight_decay < math.inf, "0 or more"),
+            "momentum": (0 <= self.momentum < 1, "0 or more, and below 1"),
+            "gamma": (0 < self.gamma < math.inf, "a factor above 0"),
+            "warmup_epochs": (self.warmup_epochs >= 0, "0 or more"),
+            "lr_factors": (all(0 <= factor < math.inf for factor in self.lr_factors.values()), "factors of 0 or more"),
+        }
+        for name, (is_right, wanted) in ranges.items():
+            if not is_right:
+                raise VIReIDError(f"optimization.{name} is {getattr(self, name)}; give {wanted}.")
+        if self.optimizer == "sgd" and self.nesterov and not self.momentum:
+            raise VIReIDError("optimization.momentum is 0, without which there is no nesterov; set nesterov to false.")
 
     @classmethod
     def of(cls, value: Optimization | dict[str, Any]) -> Optimization:
@@ -79,14 +92,15 @@ class Optimization:
         """Return one optimiser group for each learning-rate factor in use.
 
         Raises:
-            VIReIDError: If a prefix of ``lr_factors`` is the start of no trainable parameter's name.
+            VIReIDError: If a prefix of ``lr_factors`` is the start of no parameter's name.
         """
-        trainable = [(name, parameter) for name, parameter in named_parameters if parameter.requires_grad]
+        named = list(named_parameters)
+        trainable = [(name, parameter) for name, parameter in named if parameter.requires_grad]
         for prefix in self.lr_factors:
-            if not any(name.startswith(prefix) for name, _ in trainable):
+            if not any(name.startswith(prefix) for name, _ in named):  # frozen ones may be trained later
                 roots = {name.split(".")[0] for name, _ in trainable}
                 raise VIReIDError(
-                    f"optimization.lr_factors names '{prefix}', with which no trainable parameter begins; "
+                    f"optimization.lr_factors names '{prefix}', with which no parameter begins; "
                     f"parameters begin with {', '.join(sorted(roots))}.{did_you_mean(prefix, roots)}"
                 )
         groups: dict[float, list[nn.Parameter]] = {}
@@ -94,6 +108,29 @@ class Optimization:
             prefixes = [prefix for prefix in self.lr_factors if name.startswith(prefix)]
             groups.setdefault(self.lr_factors[max(prefixes, key=len)] if prefixes else 1.0, []).append(parameter)
         return [{"params": parameters, "lr": self.lr * factor} for factor, parameters in sorted(groups.items())]
+
+    def count_epochs(self, trainer: Trainer, steps_per_epoch: float) -> int:
+        """Return the number of epochs, begun ones included, that the trainer's limits allow.
+
+        Args:
+            trainer: The trainer that trains.
+            steps_per_epoch: Number of batches in an epoch.
+
+        Raises:
+            VIReIDError: If the schedule ends with the run, and the limits do not say when that is.
+        """
+        limit = trainer.limit_train_batches
+        batches = min(steps_per_epoch, limit) if isinstance(limit, int) else int(steps_per_epoch * limit)
+        limits = [trainer.max_epochs] if trainer.max_epochs is not None and trainer.max_epochs >= 0 else []
+        if trainer.max_steps >= 0 and math.isfinite(steps_per_epoch):
+            updates = math.ceil(max(batches, 1) / trainer.accumulate_grad_batches)
+            limits.append(math.ceil(trainer.max_steps / updates))
+        if not limits and self.schedule == "cosine":
+            raise VIReIDError(
+                "optimization.schedule cosine falls to 0 at the end of the run, which trainer.max_time alone does not "
+                "tell; set trainer.max_epochs or trainer.max_steps as well, or choose another schedule."
+            )
+        return max(min(limits, default=1), 1)
 
     def build(self, module: nn.Module, max_epochs: int) -> OptimizerLRSchedulerConfig:
         """Return what ``configure_optimizers`` returns: the optimiser and its per-epoch schedule."""
@@ -106,5 +143,17 @@ class Optimization:
         else:
             kind = torch.optim.Adam if self.optimizer == "adam" else torch.optim.AdamW
             optimizer = kind(groups, lr=self.lr, weight_decay=self.weight_decay)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: self.factor(epoch, max_epochs))
+        scheduler = EpochSchedule(optimizer, lambda epoch: self.factor(epoch, max_epochs))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "epoch"}}
+
+
+class EpochSchedule(torch.optim.lr_scheduler.LambdaLR):
+    """Torch's schedule by a function of the epoch, which leaves parameter groups alone that are added in training.
+
+    Whoever adds them, as Lightning's BackboneFinetuning does, sets their rates.
+    """
+
+    def get_lr(self) -> list[Any]:
+        """Return the rate of each parameter group."""
+        rates = [base * factor(self.last_epoch) for base, factor in zip(self.base_lrs, self.lr_lambdas)]
+        return [*rates, *(group["lr"] for group in self.optimizer.param_groups[len(rates) :])]

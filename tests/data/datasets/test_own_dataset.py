@@ -169,7 +169,7 @@ def test_a_stand_in_is_held_against_its_own_index_file(folder, capsys):
 
 def test_check_dataset_opens_it_with_its_check_options(folder):
     with pytest.raises(RuntimeError, match="opened with check_options"):
-        vireid(["check-dataset", "my_data.Watched", "campus"])
+        vireid(["check-dataset", "my_data.Watched", "campus", "--traceback"])
     vireid(["check-dataset", "my_data.Nightless", "campus"])
 
 

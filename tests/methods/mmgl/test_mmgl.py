@@ -309,7 +309,7 @@ def test_a_dataset_with_one_modality_is_refused(root, tmp_path):
     [
         ({"stripes": 1}, "stripes is 1"),
         ({"permutation_weight": 0, "cycle_weight": 0}, "one above 0"),
-        ({"cycle_weight": -1.0}, "cycle_weight -1.0"),
+        ({"cycle_weight": -1.0}, "cycle_weight is -1.0"),
     ],
 )
 def test_bad_arguments_are_named(arguments, words):

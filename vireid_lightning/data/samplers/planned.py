@@ -43,7 +43,12 @@ class PlannedSampler(DistributedSampler[Draw]):
         num_replicas: Number of processes R.
         rank: Number of this process, from 0.
         seed: Seed of all random draws.
+
+    Attributes:
+        first_step: The step that the next pass begins with; above 0 where a run goes on within an epoch.
     """
+
+    first_step = 0
 
     def __init__(self, samples: Sequence[Sample], *, num_replicas: int, rank: int, seed: int) -> None:
         # A DistributedSampler asks its dataset for nothing but its length.
@@ -71,13 +76,14 @@ class PlannedSampler(DistributedSampler[Draw]):
         return self.num_samples
 
     def __iter__(self) -> Iterator[Draw]:
-        """Yield this rank's draws of the epoch that :meth:`set_epoch` named, in batch order."""
+        """Yield this rank's draws of the epoch that :meth:`set_epoch` named, in batch order, from ``first_step`` on."""
         plan = self.plan(self.epoch)
         share = plan.shape[2] // self.num_replicas
         own = slice(self.rank * share, (self.rank + 1) * share)
         # Made for the whole plan and then cut, so that the seeds do not depend on the number of ranks either.
         seeds = np.random.SeedSequence([self.seed, self.epoch, 1]).generate_state(plan.size, np.uint64)
-        for index, seed in zip(plan[:, :, own].flat, seeds.reshape(plan.shape)[:, :, own].flat):
+        rest, drawn_seeds = plan[self.first_step :, :, own], seeds.reshape(plan.shape)[self.first_step :, :, own]
+        for index, seed in zip(rest.flat, drawn_seeds.flat):
             yield Draw(int(index), int(seed))
 
     @abstractmethod

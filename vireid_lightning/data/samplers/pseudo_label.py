@@ -32,6 +32,9 @@ class PseudoLabelSampler(DistributedSampler[list[Draw]]):
         rank: This process.
         seed: Seed of all draws.
 
+    Attributes:
+        first_step: The step that the next pass begins with; above 0 where a run goes on within an epoch.
+
     Raises:
         VIReIDError: ``steps_per_epoch`` is below 1.
 
@@ -42,6 +45,8 @@ class PseudoLabelSampler(DistributedSampler[list[Draw]]):
         >>> [sorted(draw.index for draw in batch) for batch in sampler]
         [[0, 1, 2, 3, 5, 6], [0, 1, 2, 3, 5, 6]]
     """
+
+    first_step = 0
 
     def __init__(self, *, steps_per_epoch: int, num_replicas: int = 1, rank: int = 0, seed: int = 0) -> None:
         if steps_per_epoch < 1:
@@ -106,7 +111,7 @@ class PseudoLabelSampler(DistributedSampler[list[Draw]]):
         return self.steps_per_epoch
 
     def __iter__(self) -> Iterator[list[Draw]]:
-        """Yield this rank's batches of the epoch that :meth:`set_epoch` named.
+        """Yield this rank's batches of the epoch that :meth:`set_epoch` named, from ``first_step`` on.
 
         Raises:
             VIReIDError: No labels have been assigned.
@@ -121,7 +126,8 @@ class PseudoLabelSampler(DistributedSampler[list[Draw]]):
         own = slice(self.rank * share, (self.rank + 1) * share)
         # Numbered over the whole plan and then cut, so that they do not depend on the number of ranks.
         seeds = np.random.SeedSequence([self.seed, self.epoch, 1]).generate_state(plan.size, np.uint64)
-        for indices, drawn in zip(plan[:, :, own], seeds.reshape(plan.shape)[:, :, own]):
+        rest, drawn_seeds = plan[self.first_step :, :, own], seeds.reshape(plan.shape)[self.first_step :, :, own]
+        for indices, drawn in zip(rest, drawn_seeds):
             labels = self._labels[indices - self._offset]
             yield [Draw(int(i), int(s), int(label)) for i, s, label in zip(indices.flat, drawn.flat, labels.flat)]
 
