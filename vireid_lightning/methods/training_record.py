@@ -29,6 +29,8 @@ def describe_training(
         "identities_per_batch": datamodule.identities_per_batch,
         "images_per_modality": datamodule.images_per_modality,
         "processes": trainer.world_size,
+        "gather": trainer.lightning_module.gathers,
+        "sync_batchnorm": trainer.lightning_module.synchronises_normalisation,
         "accumulated_batches": trainer.accumulate_grad_batches,
         "precision": str(trainer.precision),
         "epochs": checkpoint["epoch"] + 1,
