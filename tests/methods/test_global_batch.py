@@ -80,6 +80,14 @@ def test_without_gathering_each_process_compares_its_own_images(runs, processes)
 
 
 @pytest.mark.slow
+def test_losses_that_never_gather_and_uneven_batches_are_remarked_on(runs):
+    warned, refused = runs[2, 0]["said"]
+    assert "Own.losses does not call self.gather" in warned  # once, and not with gather: false
+    assert "The processes have batches of 6 to 12 images" in refused
+    assert runs[2, 1]["said"] == [refused]
+
+
+@pytest.mark.slow
 def test_layers_are_as_before_when_training_ends(runs):
     synced = runs[2, 1]["Baseline sync"]
     assert synced["types"] == runs[1, 0]["Baseline sync"]["types"]

@@ -7,18 +7,29 @@ import warnings
 from pathlib import Path
 
 import torch
-import torch.multiprocessing
+import torch.nn.functional as F
 from lightning.pytorch import Callback, Trainer
+from references.batches import training_batch
 from references.fake_dataset import FakeDataset
 from timm.layers import BatchNormAct2d
 from torch import nn
+from torch.utils.data import DataLoader
 
 from vireid_lightning.data import CrossModalityDataModule, Source
+from vireid_lightning.errors import VIReIDError
+from vireid_lightning.losses import batch_hard_triplet_loss
 from vireid_lightning.methods import AGW, CMAM, MMGL, Baseline, DCLNet, MPANet, Optimization, SourceStage, TargetStage
 from vireid_lightning.modules.synced_batch_norm import BatchNormSync
 
 SIZE = (64, 32)
 STEPS = 3
+QUIET = {
+    "logger": False,
+    "enable_checkpointing": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+    "use_distributed_sampler": False,
+}
 
 #: Constructor arguments of each method, for tiny networks and images.
 METHODS = {
@@ -83,11 +94,8 @@ def train(method, root: Path, processes: int, *, norm: str, **arguments):
         sync_batchnorm=norm == "sync",
         max_epochs=2 if method is CMAM else 1,
         callbacks=[recorder],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
         limit_val_batches=0,
+        **QUIET,
     )
     dataset = FakeDataset(root)
     source = Source(dataset, identities_per_batch=4, images_per_identity=2) if method is CMAM else None
@@ -106,6 +114,31 @@ def train(method, root: Path, processes: int, *, norm: str, **arguments):
         trainer.fit(module, datamodule=data)
     layers = {type(child) for child in module.modules()}
     return {"terms": terms.seen, "gradients": recorder.gradients, "weights": dict(module.state_dict()), "types": layers}
+
+
+class Own(Baseline):
+    """A method of a user, whose losses know nothing of processes."""
+
+    def losses(self, batch):
+        _, pooled, z = self.encode(batch["image"], batch["modality"])
+        identity = F.cross_entropy(self.classifier(z), batch["identity"])
+        return {"identity": identity, "triplet": batch_hard_triplet_loss(pooled, batch["identity"])}
+
+
+def complain(rank: int) -> list[str]:
+    """Return what each of two processes is told of methods that do not gather and of batches of different sizes."""
+    said = []
+    for method, gather, images in ((Own, True, 2), (Own, False, 2), (Baseline, True, 1 + rank)):
+        module = method(num_classes=3, backbone="test_resnet", pretrained=False, gather=gather)
+        trainer = Trainer(accelerator="cpu", devices=2, strategy="ddp", max_steps=2, **QUIET)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            try:
+                trainer.fit(module, DataLoader([training_batch(images_per_modality=images)] * 2, batch_size=None))
+            except VIReIDError as error:
+                said.append(str(error))
+        said += [str(warning.message) for warning in caught if "self.gather" in str(warning.message)]
+    return said
 
 
 def normalise(processes: int, rank: int):
@@ -160,6 +193,8 @@ def run_cases(rank: int, processes: int, folder: Path, cases) -> None:
         torch.distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=processes)
     results = {name: train(processes=processes, **case) for name, case in cases.items()}
     results["norms"] = normalise(processes, rank)
+    if processes == 2:
+        results["said"] = complain(rank)
     torch.save(results, folder / f"{processes}-{rank}.pt")
     if processes > 1:
         torch.distributed.destroy_process_group()
