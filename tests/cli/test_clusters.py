@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -88,6 +89,19 @@ def test_srun_trains_what_one_process_trains(alone):
             task.kill()
     assert [task.exitcode for task in tasks] == [0, 0]
     assert_trained_alike(read_weights(folder / "slurm"), weights)
+
+
+@pytest.mark.slow
+def test_processes_that_are_gone_leave_paths_that_exist_and_scores_of_the_last_weights(alone, caplog):
+    folder, arguments, _ = alone
+    logger = f"{{class_path: CSVLogger, init_args: {{save_dir: {folder / 'spawned'}, name: run}}}}"
+    arguments = [*arguments, "--trainer.strategy", "ddp_fork", "--trainer.devices", "2", "--trainer.logger", logger]
+    lightning(["fit", *arguments, "--test_after_fit", "true"])
+    run = folder / "spawned" / "run" / "version_0"
+    assert f"Checkpoints: {run / 'checkpoints'}\nLogs and config: {run}\n" in caplog.text
+    assert json.loads((run / "checkpoints" / "results.json").read_text(encoding="utf-8"))["checkpoint_kind"] == "last"
+    assert "train/loss" in (run / "metrics.csv").read_text(encoding="utf-8")
+    assert [path.name for path in run.parent.iterdir()] == ["version_0"]
 
 
 @pytest.mark.slow

@@ -24,6 +24,7 @@ from vireid_lightning.callbacks.progress_line import ProgressLine, RemoveEmptyFo
 from vireid_lightning.cli.messages import explain_message, list_options
 from vireid_lightning.cli.moved_keys import move_keys
 from vireid_lightning.cli.quiet import silence_other_packages
+from vireid_lightning.cli.spawned import recall_run, settle_folders, trains_elsewhere
 from vireid_lightning.data import CrossModalityDataModule, ReIDDataset
 from vireid_lightning.errors import VIReIDError
 from vireid_lightning.methods import ReIDModule
@@ -177,6 +178,11 @@ class VIReIDCLI(LightningCLI):
                 if isinstance(callback, SaveEmbeddings):
                     callback.allow_preprocessing_mismatch = True
 
+    def before_fit(self) -> None:
+        """Choose the run's folders where its processes will be gone when it ends."""
+        if trains_elsewhere(self.trainer):
+            settle_folders(self.trainer, self.model)
+
     def after_fit(self) -> None:
         """Score the best and the last weights over the whole table and say where everything lies."""
         trainer, checkpoint = self.trainer, self.trainer.checkpoint_callback
@@ -184,10 +190,13 @@ class VIReIDCLI(LightningCLI):
             return
         if trainer.fast_dev_run:  # type: ignore[attr-defined]  # Lightning sets it from outside of its class
             return
+        logs = trainer.log_dir
+        if trains_elsewhere(trainer):
+            recall_run(trainer, checkpoint)
         best, last = checkpoint.best_model_path, checkpoint.last_model_path
         if best and last and read_checkpoint(best)["global_step"] == read_checkpoint(last)["global_step"]:
             rank_zero_info(f"The best weights of {checkpoint.monitor} are the last ones.")
             best = ""
         for path in filter(None, (best, last) if self.datamodule.eval_samples("test") else ()):
             trainer.test(self.model, datamodule=self.datamodule, ckpt_path=path, weights_only=True, verbose=False)
-        rank_zero_info(f"Checkpoints: {checkpoint.dirpath}\nLogs and config: {trainer.log_dir}")
+        rank_zero_info(f"Checkpoints: {checkpoint.dirpath}\nLogs and config: {logs}")
