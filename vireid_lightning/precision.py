@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, ParamSpec
 
 import torch
@@ -35,6 +36,18 @@ def in_float32(function: Callable[_P, Tensor]) -> Callable[_P, Tensor]:
             return function(*map(_widen_any, args), **{name: _widen_any(value) for name, value in kwargs.items()})
 
     return wrapped
+
+
+@contextmanager
+def exact_float32(device: torch.device) -> Iterator[None]:
+    """Compute matrix products in full float32: no autocast, no TF32, no gradients."""
+    precision = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.no_grad(), torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(precision)
 
 
 def _widen_any(value: Any) -> Any:

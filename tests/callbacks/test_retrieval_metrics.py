@@ -235,7 +235,7 @@ def test_last_is_the_last_epoch_and_best_survives_a_new_folder(tmp_path):
 def test_weights_of_another_dataset_have_no_trial_of_this_one():
     def loading(dataset, trial):
         data = SimpleNamespace(dataset=SimpleNamespace(name=dataset, trial=trial), protocols=None)
-        return SimpleNamespace(ckpt_path="weights.ckpt", datamodule=data)
+        return SimpleNamespace(ckpt_path="weights.ckpt", datamodule=data, state=SimpleNamespace(fn="test"))
 
     provenance = Provenance()
     checkpoint = {"epoch": 0, BLOCK: {"dataset": {"name": "RegDB", "trial": 3}}}

@@ -144,6 +144,17 @@ def test_a_config_with_a_mistake(arguments, expected, capsys, tmp_path, monkeypa
         ("trainer: {callbacks: [{class_path: vireid_lightning.methods.AGW}]}", "AGW' is no Callback"),
         ("model: {class_path: vireid_lightning.methods.MPANett}", "Did you mean 'MPANet'?"),
         ("data: {dataset: {class_path: vireid_lightning.data.SYSUM01}}", "Did you mean 'SYSUMM01'?"),
+        (
+            "data: {interpolation: nearest}",
+            "'data.interpolation' is nearest; give one of bilinear, bicubic, lanczos, ",
+        ),
+        ("data: {interpolation: bilinaer}", "Did you mean 'bilinear'?"),
+        ("data: {visible_transforms: agwe}", "'data.visible_transforms' is agwe; give one of none, agw, caj, "),
+        (
+            "model: {class_path: MPANet, init_args: {optimization: {optimizer: adamm}}}",
+            "The setting 'model.optimization.optimizer' is adamm; give one of adam, adamw, sgd. Did you mean 'adam'?",
+        ),
+        ("retrieval: {distance: far}", "The setting 'retrieval.distance' is far; give one of cosine, euclidean."),
         ("model: [", "config"),
     ],
 )

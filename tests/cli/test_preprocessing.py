@@ -14,7 +14,7 @@ from vireid_lightning.callbacks import RetrievalMetrics, SaveEmbeddings
 from vireid_lightning.cli import lightning, vireid
 from vireid_lightning.data import RegDB
 from vireid_lightning.data.datamodule import CrossModalityDataModule
-from vireid_lightning.data.synthetic.layouts import plan_regdb
+from vireid_lightning.data.synthetic.layouts import plan_manifest, plan_regdb
 from vireid_lightning.errors import VIReIDError
 from vireid_lightning.methods import load_method
 from vireid_lightning.methods.checkpoint import BLOCK
@@ -108,6 +108,41 @@ def test_an_allowed_mismatch_is_marked_wherever_it_goes(settings, copied, root, 
     assert Embeddings.load(file).about["preprocessing_mismatch"] is True
     vireid(["evaluate", str(file), "--dataset", "RegDB", "--root", str(root), "--output", "scores.json"])
     assert json.loads(Path("scores.json").read_text(encoding="utf-8"))["preprocessing_mismatch"] is True
+
+
+def make_manifest(folder):
+    return write_plan(plan_manifest(train=3, val=0, test=3, images_per_camera=2), folder) / "manifest.csv"
+
+
+def test_another_split_of_the_same_dataset_is_refused_and_another_dataset_is_named(settings, copied, capsys):
+    """Here RegDB's images trained: its list is changed by a file, and a manifest is another dataset."""
+    content = torch.load(copied, weights_only=True)
+    content[BLOCK]["dataset"]["fingerprint"] = "0123456789ab"
+    content[BLOCK]["identities"] = [1, 2]
+    torch.save(content, copied.with_name("other.ckpt"))
+    for subcommand in ("test", "validate", "predict", "fit"):
+        error = refuse(capsys, subcommand, *settings, "--ckpt_path=other.ckpt")
+        assert "was trained on RegDB with fingerprint 0123456789ab and 2 training identities" in error
+        assert "but the data is RegDB with fingerprint" in error
+        assert "--allow-preprocessing-mismatch" in error
+    lightning(["test", *settings, "--ckpt_path=other.ckpt", "--allow-preprocessing-mismatch"])
+    results = json.loads(Path("results_dataset_mismatch.json").read_text(encoding="utf-8"))
+    assert (results["dataset_mismatch"], results["preprocessing_mismatch"]) == (True, False)
+    assert "BUT TRAINED ON ANOTHER LIST OF ITS IMAGES" in capsys.readouterr().out
+
+    manifest = make_manifest(copied.parent / "campus")
+    other = [f"--data.dataset.root={manifest}" if "root=" in item else item for item in settings]
+    other = [item.replace("=RegDB", "=Manifest") for item in other]
+    lightning(["test", *other, f"--ckpt_path={copied}"])
+    assert "trained on RegDB" in " ".join(capsys.readouterr().out.split())
+    results = json.loads(Path("results.json").read_text(encoding="utf-8"))
+    assert (results["dataset"], results["trained_on_dataset"]) == ("Manifest", "RegDB")
+    assert results["dataset_mismatch"] is False
+    vireid(["compare", "results.json"])
+    assert "trained on RegDB" in " ".join(capsys.readouterr().out.split())
+    error = refuse(capsys, "fit", *other, f"--ckpt_path={copied}")
+    assert "was trained on RegDB" in error
+    assert "but the data is Manifest" in error
 
 
 def test_a_checkpoint_of_the_former_resizer_is_scored_with_that_alone(settings, copied, capsys):

@@ -31,6 +31,7 @@ def settings(root, folder):
     ]
 
 
+@pytest.mark.filterwarnings("error:.*could not find the monitored key")
 @pytest.mark.parametrize("kept", [("train",), ("train", "val")])
 def test_training_rows_train(tmp_path, capsys, kept):
     root = write_plan(plan_manifest(train=2, val=2, test=2, images_per_camera=2), tmp_path / "campus")
@@ -40,10 +41,9 @@ def test_training_rows_train(tmp_path, capsys, kept):
     if "val" in kept:
         lightning(["fit", *arguments])
     else:
-        with pytest.warns(
-            UserWarning, match=r"has no images to search, only to train on: validation and test are left"
-        ):
+        with pytest.warns(UserWarning, match=r"no images to search, only to train on: validation and test are left"):
             lightning(["fit", *arguments])
+        assert [path.name for path in (tmp_path / "run").glob("**/*.ckpt")] == ["last.ckpt"]
     (last,) = (tmp_path / "run").glob("**/last.ckpt")
     assert torch.load(last, weights_only=True)["epoch"] == 1
     assert not list((tmp_path / "run").glob("**/results*.json"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -12,6 +13,7 @@ from references.fake_dataset import TRAIN, FakeDataset, write_fake_dataset
 
 from vireid_lightning.data import CrossModalityDataModule, Source
 from vireid_lightning.data.images.augmentation import Augmentation
+from vireid_lightning.data.images.intensity import IntensityRange
 from vireid_lightning.data.samplers.planned import Draw
 from vireid_lightning.data.self_training import open_source, true_identities
 from vireid_lightning.errors import VIReIDError
@@ -52,6 +54,18 @@ def test_a_source_is_its_visible_training_images_without_identities(dataset):
     named = {sample.path: sample.identity for sample in dataset.samples("train")}
     kept = opened(Source(dataset, labels=True)).samples
     assert [sample.identity for sample in kept] == [named[sample.path] for sample in domain.samples]
+
+
+def test_deep_images_of_a_source_need_its_own_range(dataset):
+    path = next(sample.path for sample in dataset.samples("train") if sample.modality == 0)
+    counts = np.linspace(7300, 8240, SIZE[0] * SIZE[1]).reshape(SIZE).astype(np.uint16)
+    (dataset.root / path).write_bytes(cv2.imencode(".png", counts)[1].tobytes())
+    with pytest.raises(VIReIDError, match=r"has 16 bits.*set --data\.source\.intensity_range\.visible "):
+        opened(Source(dataset))
+    images = opened(Source(dataset, intensity_range=IntensityRange(visible=(7300, 8240)))).evaluation.images
+    assert (images[images.paths.index(path)][:, :, 0] == np.rint((counts - 7300.0) / 940 * 255)).all()
+    measured = Source(dataset, intensity_range=IntensityRange(visible_percentiles=(0, 100)))
+    assert opened(measured).evaluation.images.limits == ((7300, 8240), None)
 
 
 def test_fake_infrared_copies_go_through_the_augmentation_of_their_image(dataset, tmp_path):

@@ -72,6 +72,20 @@ def test_init_from_hands_on_the_encoder_and_keeps_fresh_heads(tmp_path):
         assert torch.equal(value, target.backbone.state_dict()[name]), name
 
 
+def test_the_line_of_init_from_says_how_much_of_a_part_is_fresh(tmp_path):
+    """What is loaded in part is neither called fresh nor not used as a whole."""
+    source, target = Tiny(num_classes=5), Tiny(num_classes=7)
+    path = write(source, tmp_path / "a.ckpt")
+    content = torch.load(path, weights_only=True)
+    encoder = [name for name in target.state_dict() if name.startswith("backbone.")]
+    last = encoder[-1]
+    content["state_dict"][f"backbone.renamed.{last}"] = content["state_dict"].pop(last)
+    torch.save(content, path)
+    account = target.start_from(path)
+    assert f"fresh: 1 of the {len(encoder)} tensors of backbone, classifier;" in account
+    assert f"not used: 1 of the {len(encoder)} tensors of backbone, classifier." in account
+
+
 @pytest.mark.parametrize(("source_streams", "target_streams"), [(0, 2), (2, 0), (1, 2)])
 def test_init_from_across_streams(source_streams, target_streams, tmp_path):
     source, target = Tiny(streams=source_streams), Tiny(streams=target_streams)

@@ -49,7 +49,6 @@ def test_equals_the_per_query_loop(values, seed, monkeypatch):
     queries, images, trials, people = draw.integers(1, [20, 60, 6, 12])
     monkeypatch.setattr(engine, "_SORTED_AT_ONCE", int(draw.choice([4, 512])))
     monkeypatch.setattr(engine, "_VALUES_AT_ONCE", int(draw.choice([50, 2**19])))
-    monkeypatch.setattr(engine, "_SLOTS", int(draw.choice([1, 3, 64])))
     if trials == 1:
         monkeypatch.setattr(engine, "WIDEST_CHUNK", int(draw.choice([1, 5, 2**15])))
     distance = draw.integers(0, values, (queries, images)).astype(np.float32) - values // 2

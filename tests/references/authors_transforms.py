@@ -88,6 +88,13 @@ def measure_place(drawn: Drawn, image: NDArray[np.uint8]) -> dict[str, float]:
     }
 
 
+def measure_flip(drawn: Drawn) -> dict[str, float]:
+    """Return whether an image of coordinates is mirrored, from pixels that are not erased; gray ones tell it too."""
+    levels, erased = drawn
+    steps = levels[:, 1:, 1].astype(int) - levels[:, :-1, 1]
+    return {"flip": float(steps[~erased[:, 1:] & ~erased[:, :-1]].mean() < 0)}
+
+
 def measure_rectangle(drawn: Drawn) -> dict[str, float]:
     """Return the rectangle that is exactly 0, as shares of the image; NaN where there is none."""
     erased = drawn[1]
@@ -131,6 +138,8 @@ def compare(name: str, count: int) -> dict[str, tuple[NDArray[np.float64], NDArr
         measures.append(measure_gray)
     if augmentation.pad:
         measures.append(lambda drawn: measure_place(drawn, image))
+    elif augmentation.flip:
+        measures.append(measure_flip)
     if augmentation.erasing:
         measures.append(measure_rectangle)
     authors, ours = (collect([{k: v for m in measures for k, v in m(one).items()} for one in draws]) for draws in both)

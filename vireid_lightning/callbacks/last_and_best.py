@@ -22,6 +22,13 @@ class LastAndBest(ModelCheckpoint):
         True
     """
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Look for no best score in a run that has no images to validate on: only ``last.ckpt`` is written."""
+        validated = getattr(trainer.datamodule, "eval_samples", None)  # type: ignore[attr-defined]  # set from outside
+        if stage == "fit" and self.save_last and validated is not None and not validated("validate"):
+            self.monitor, self.save_top_k = None, 0
+        super().setup(trainer, pl_module, stage)
+
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Note which checkpoint the run goes on from; Lightning hands over the callback's own state next."""
         self._resumed = trainer.ckpt_path

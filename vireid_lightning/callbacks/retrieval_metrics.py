@@ -41,8 +41,8 @@ class RetrievalMetrics(Callback):
             whose test identities it may have been trained on; the result says so, and goes to
             ``results_trial_mismatch.json``.
         allow_preprocessing_mismatch: Whether a checkpoint may be loaded for images of another size, interpolation or
-            normalisation than it was trained on; the result says so, and goes to
-            ``results_preprocessing_mismatch.json``.
+            normalisation than it was trained on, or for another split or other files of the same dataset; the result
+            says so, and goes to ``results_preprocessing_mismatch.json`` or ``results_dataset_mismatch.json``.
         details: Whether each query's average precision and the whole CMC curves are written too, to an .npz file of
             the results' name and ``_details``; see :func:`~vireid_lightning.metrics.results.write_details`.
         console: Where the table is printed; null prints to the terminal.
@@ -74,8 +74,8 @@ class RetrievalMetrics(Callback):
         """Note what results say of the checkpoint: epochs trained, last or best, and the trial.
 
         Raises:
-            VIReIDError: If the checkpoint was trained on another trial of the dataset that it is to be scored on, or on
-                images that were prepared in another way.
+            VIReIDError: If the checkpoint was trained on another trial or other lists of the dataset that it is to be
+                scored on, or on images that were prepared in another way.
         """
         self._provenance.note_checkpoint(
             trainer,
@@ -156,7 +156,7 @@ class RetrievalMetrics(Callback):
         folder = find_results_folder(trainer)
         if not trainer.is_global_zero:
             return
-        marks = [name for name in ("trial_mismatch", "preprocessing_mismatch") if table.about[name]]
+        marks = [name for name in ("trial_mismatch", "dataset_mismatch", "preprocessing_mismatch") if table.about[name]]
         path = folder / f"{'_'.join(['results', *marks])}.json"
         kept, details = keep_earlier(path), path.with_name(f"{path.stem}_details.npz")
         if kept is not None and details.exists():  # stays beside the results that it is of

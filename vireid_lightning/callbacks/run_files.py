@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from lightning.pytorch import LightningModule, Trainer
 
 from vireid_lightning.callbacks.preprocessing import find_mismatch
+from vireid_lightning.callbacks.trained_on import find_other_lists
 from vireid_lightning.environment import find_code_state, list_versions
 from vireid_lightning.errors import VIReIDError
 from vireid_lightning.methods.checkpoint import BLOCK, load_weights_file
@@ -94,11 +95,12 @@ class Provenance:
             trainer: The trainer that loads it.
             checkpoint: Content of the file.
             allow_trial_mismatch: Whether the checkpoint may be of another trial of the dataset than the data.
-            allow_preprocessing_mismatch: Whether its images may have been prepared in another way than the data's.
+            allow_preprocessing_mismatch: Whether its images may have been prepared in another way than the data's, or
+                be other ones of the same dataset.
 
         Raises:
-            VIReIDError: If there is no datamodule, only dataloaders, or the trial or the preparation of images is
-                another one and may not be. Nothing is noted then.
+            VIReIDError: If there is no datamodule, only dataloaders, or the trial, the lists of images or their
+                preparation are others and may not be. Nothing is noted then.
         """
         dataset, trained = require_datamodule(trainer).dataset, checkpoint.get(BLOCK, {}).get("dataset", {})
         is_same = trained.get("name") == dataset.name
@@ -110,16 +112,19 @@ class Provenance:
                 f"{dataset.trial}, with identities that it was trained on; set --data.dataset.init_args.trial "
                 f"{trial}, or give --allow-trial-mismatch to score it all the same, marked as such."
             )
-        other_images = find_mismatch(
-            trainer.ckpt_path, checkpoint, require_datamodule(trainer), allow=allow_preprocessing_mismatch
-        )
+        data = (trainer.ckpt_path, checkpoint, require_datamodule(trainer))
+        other_images = find_mismatch(*data, allow=allow_preprocessing_mismatch)
+        goes_on = trainer.state.fn == "fit"
+        other_lists = find_other_lists(*data, goes_on=goes_on, allow=allow_preprocessing_mismatch)
         self._noted = _identify_loading(trainer)
         self.loaded = {
             "epoch": checkpoint["epoch"] + 1,
             "checkpoint_kind": label_checkpoint(trainer.ckpt_path, checkpoint),
+            "trained_on_dataset": trained.get("name"),
             "trained_on_trial": trial,
             "training": checkpoint.get(BLOCK, {}).get("training"),
             "trial_mismatch": is_mismatch,
+            "dataset_mismatch": other_lists,
             "preprocessing_mismatch": other_images,
         }
 
@@ -151,8 +156,10 @@ class Provenance:
             "training": None,
             "versions": list_versions(),
             "code": find_code_state(),
+            "trained_on_dataset": None,
             "trained_on_trial": None,
             "trial_mismatch": False,
+            "dataset_mismatch": False,
             "preprocessing_mismatch": False,
         }
         return about | (self.loaded if trainer.ckpt_path is not None else {})

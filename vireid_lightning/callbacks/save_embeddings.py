@@ -25,7 +25,8 @@ class SaveEmbeddings(Callback):
     Args:
         filename: Name of the file.
         allow_preprocessing_mismatch: Whether a checkpoint may be loaded for images of another size, interpolation or
-            normalisation than it was trained on; the file says so.
+            normalisation than it was trained on, or for another split or other files of the same dataset; the file says
+            so.
         console: Where the path of the file is printed; null prints to the terminal.
     """
 

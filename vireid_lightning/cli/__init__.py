@@ -60,7 +60,7 @@ lightning = Command(
         "`lightning fit --data.dataset.help DATASET` those of a dataset. A class of your own goes by its module:",
         "`--model my_method.MyMethod` is the class MyMethod in the file my_method.py of the current folder.",
         "`lightning test ... --allow-trial-mismatch` scores a checkpoint on another trial of its dataset and says so,",
-        "`--allow-preprocessing-mismatch` on images of another size or interpolation than it was trained on.",
+        "`--allow-preprocessing-mismatch` on images of another size, interpolation or split than it was trained on.",
         "`lightning fit --config FILE --print_config` prints the whole config. `vireid --help` lists the other tools.",
     ],
     run=_train_or_test,

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import inspect
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser
+
 from vireid_lightning import data
-from vireid_lightning.cli.messages import explain_class
+from vireid_lightning.cli.messages import explain_class, explain_message
+from vireid_lightning.cli.repeated_runs import read_configs
 from vireid_lightning.data.datasets.base import ReIDDataset
 from vireid_lightning.errors import VIReIDError, did_you_mean
 
@@ -50,30 +56,103 @@ def find_dataset(name: str) -> type[ReIDDataset]:
     return dataset
 
 
-def open_dataset(dataset: type[ReIDDataset] | str, root: str, **options: Any) -> ReIDDataset:
+def open_dataset(cls: type[ReIDDataset], given: Mapping[str, Any]) -> ReIDDataset:
     """Return a dataset.
 
     Args:
-        dataset: Its class, or the name that :func:`find_dataset` knows it by.
-        root: Its folder; for ``Manifest``, the CSV file.
-        options: Arguments of the class; those that are None are left out.
+        cls: Its class.
+        given: Arguments of the class, in the plain values of a config.
 
     Raises:
-        VIReIDError: The name is unknown, or the dataset takes no such option, needs others or cannot be opened.
+        VIReIDError: The dataset takes no such argument or value, needs others or cannot be opened.
     """
-    cls = find_dataset(dataset) if isinstance(dataset, str) else dataset
-    given = {option: value for option, value in options.items() if value is not None}
-    signature = inspect.signature(cls)
+    taken = inspect.signature(cls).parameters
+    for option in given.keys() - taken.keys():
+        flag = f"--{option.replace('_', '-')}" if option in ("trial", "direction", "allow_outside") else option
+        raise VIReIDError(f"{cls.__name__} takes no {option}; leave out {flag}.{did_you_mean(option, taken)}")
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(cls, "dataset", fail_untyped=False)
     try:
-        signature.bind(root, **given)
-    except TypeError as error:
-        for option in given.keys() - signature.parameters.keys():
-            flag = option.replace("_", "-")
-            raise VIReIDError(f"{cls.__name__} takes no {option}; leave out --{flag}.") from None
+        parsed = parser.parse_object({"dataset": {name: _to_plain(value) for name, value in given.items()}})
+    except ArgumentError as error:
+        raise VIReIDError(explain_message(str(error), (), taken, ())) from error
+    dataset: ReIDDataset = parser.instantiate(parsed).dataset
+    return dataset
+
+
+def _to_plain(value: object) -> object:
+    return str(value) if isinstance(value, Path) else value
+
+
+def add_dataset_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options that every tool has to say which dataset it is given, beside its name and root."""
+    parser.add_argument(
+        "--config", action="append", help="config of an experiment, whose dataset is opened; may be given several times"
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="an argument of the dataset's class, such as encoding=gbk; may be given several times",
+    )
+    parser.add_argument("--trial", type=int, help="number of the split, for a dataset that has several, such as RegDB")
+    parser.add_argument("--direction", help="the direction that a Manifest is scored in, such as visible-to-infrared")
+    outside = "let a Manifest name images outside of its folder, by absolute paths, dots or links"
+    parser.add_argument("--allow-outside", action="store_true", default=None, help=outside)
+
+
+def choose_dataset(arguments: argparse.Namespace) -> tuple[type[ReIDDataset], dict[str, Any]]:
+    """Return the class of the dataset that a tool's arguments name, and the arguments of its constructor.
+
+    Args:
+        arguments: Those of :func:`add_dataset_arguments`, and the tool's own ``dataset`` and ``root``.
+
+    Raises:
+        VIReIDError: They name no dataset, or two.
+    """
+    shorthands = {name: getattr(arguments, name) for name in ("trial", "direction", "allow_outside")}
+    given = {name: value for name, value in shorthands.items() if value is not None}
+    for setting in arguments.set:
+        name, is_given, value = setting.partition("=")
+        if not is_given or not name.isidentifier():
+            raise VIReIDError(f"--set is {setting!r}; give NAME=VALUE, such as encoding=gbk.")
+        try:
+            given[name] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            given[name] = value
+    if arguments.config is None:
+        if arguments.dataset is None or arguments.root is None:
+            raise VIReIDError("No dataset is named: give its class and its root, or --config with an experiment.")
+        cls = find_dataset(arguments.dataset)
+        taken = inspect.signature(cls).parameters
+        return cls, {"root" if "root" in taken else next(iter(taken), "root"): arguments.root, **given}
+    if arguments.dataset is not None or arguments.root is not None:
         raise VIReIDError(
-            f"{cls.__name__} cannot be opened with a root alone: {error}. Give its other arguments default values."
-        ) from None
-    return cls(root, **given)
+            "The dataset is named both by --config and by its class or root: give one of them; --set root=FOLDER is "
+            "another root for the config's dataset."
+        )
+    name, settings = _read_dataset(arguments.config)
+    exported = {name: value for name, value in vars(data).items() if isinstance(value, type)}
+    cls = exported.get(name) if "." not in name else _import_dataset(name)
+    return cls or find_dataset(name), settings | given
+
+
+def _read_dataset(configs: Sequence[str]) -> tuple[str, dict[str, Any]]:
+    """Return the class and the settings of ``data.dataset`` of some configs, of which later ones count."""
+    name, settings = "", dict[str, Any]()
+    for content in read_configs(configs):
+        block = content.get("data")
+        dataset = block.get("dataset") if isinstance(block, dict) else None
+        if isinstance(dataset, str):
+            dataset = {"class_path": dataset}
+        if isinstance(dataset, dict):
+            if dataset.get("class_path", name) != name:
+                name, settings = str(dataset["class_path"]), {}
+            settings |= dataset.get("init_args") or {}
+    if not name:
+        raise VIReIDError(f"{' and '.join(configs)} name no data.dataset; give the config of an experiment.")
+    return name, settings
 
 
 def _import_dataset(path: str) -> type[ReIDDataset]:

@@ -25,7 +25,8 @@ _UNKNOWN = re.compile(
 )
 _REQUIRED = re.compile(r"the following arguments are required: (.+)")
 _TYPE = re.compile(r"Expected an? <class '([\w.]+)'>")
-_VALUE = re.compile(r"(?:Given|Got) value: (.+)")
+_CHOICES = re.compile(r"Expected a typing\.Literal\[(.+?)\]\.?(?:\s|$)")
+_VALUE = re.compile(r"(?:Given|Got) value: (?:NestedArg\(key='[^']*', val='?(.*?)'?\)$|(.+))", re.MULTILINE)
 _MISSING_FILE = re.compile(r"File does not exist: '?([^'\n]+)'?")
 
 
@@ -51,8 +52,12 @@ def explain_message(message: str, classes: Collection[str], options: Collection[
     place = f" at '{key}'" if key else ""
     if match := _MISSING_FILE.search(message):
         return f"There is no config file {match.group(1)}; give --config the path of an existing YAML file."
+    choices = [word for listed in _CHOICES.findall(message) for word in re.findall(r"'([^']*)'", listed)]
     if (match := _SHORT_NAME.search(message)) and "is not accepted" not in message:
         name = match.group(1)
+        if choices:  # a word that stands for settings, in place of these
+            listed = ", ".join(dict.fromkeys(choices))
+            return f"The setting '{key}' is {name}; give one of {listed}, or settings.{did_you_mean(name, choices)}"
         return f"There is no class '{name}'{place}.{did_you_mean(name.split('.')[-1], sorted(classes))}"
     if match := _ANY_CLASS_PATH.search(message):
         base = found.group(1) if (found := _BASE_CLASS.search(message)) else ""
@@ -74,8 +79,13 @@ def explain_message(message: str, classes: Collection[str], options: Collection[
         return f"Settings{owner}{place} are missing: {missing}; give them in the config or on the command line."
     types = [name for name in _TYPE.findall(message) if name != "NoneType"]
     problems = re.findall(r"^ *- (?!Problem with given class_path).+", message, re.MULTILINE)
-    if key and types and (value := _VALUE.search(message)) and all(_TYPE.search(line) for line in problems):
-        return f"The setting '{key}' is {value.group(1)}; give a value of type {' or '.join(types)}."
+    if key and (value := _VALUE.search(message)):
+        word = next(filter(None, value.groups()))
+        if choices and all(_TYPE.search(line) or _CHOICES.search(line) for line in problems):
+            given = f"The setting '{key}' is {word}; give one of {', '.join(dict.fromkeys(choices))}."
+            return given + did_you_mean(word, choices)
+        if types and all(_TYPE.search(line) for line in problems):
+            return f"The setting '{key}' is {word}; give a value of type {' or '.join(types)}."
     details = " ".join(message.split())
     return details if details.endswith(".") else details + "."
 

@@ -130,7 +130,7 @@ def find_results(folder: Path, number: int, repetition: Repetition) -> Path | No
         except VIReIDError:  # cut short, or another program's
             continue
         is_finished = content.get("stage") == "test" and content.get("checkpoint_kind") == "last"
-        is_mismatch = content.get("trial_mismatch") or content.get("preprocessing_mismatch")
+        is_mismatch = any(content.get(f"{mark}_mismatch") for mark in ("trial", "dataset", "preprocessing"))
         if is_finished and not is_mismatch and repetition.is_run(content, number):
             return path
     return None

@@ -21,6 +21,7 @@ from vireid_lightning import data, methods
 from vireid_lightning.callbacks import LastAndBest, RetrievalMetrics, RunSummary, SaveEmbeddings
 from vireid_lightning.callbacks.preprocessing import find_mismatch
 from vireid_lightning.callbacks.progress_line import ProgressLine, RemoveEmptyFolder
+from vireid_lightning.callbacks.trained_on import find_other_lists
 from vireid_lightning.cli.messages import explain_message, list_options
 from vireid_lightning.cli.moved_keys import move_keys
 from vireid_lightning.cli.quiet import silence_other_packages
@@ -172,7 +173,9 @@ class VIReIDCLI(LightningCLI):
         config = self.config[self.subcommand]
         allow = config.retrieval.allow_preprocessing_mismatch
         if self._checkpoint:  # now, rather than after images are checked and cached
-            find_mismatch(config.ckpt_path, self._checkpoint, self.datamodule, allow=allow)
+            data = (config.ckpt_path, self._checkpoint, self.datamodule)
+            find_mismatch(*data, allow=allow)
+            find_other_lists(*data, goes_on=self.subcommand == "fit", allow=allow)
         if allow:
             for callback in self.trainer.callbacks:  # type: ignore[attr-defined]  # Lightning sets it from outside
                 if isinstance(callback, SaveEmbeddings):

@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from vireid_lightning.data.datasets.base import ReIDDataset
+from vireid_lightning.data.datasets.roots import find_below_data
 from vireid_lightning.data.images.augmentation import Augmentation, Pipeline, TrainTransform
+from vireid_lightning.data.images.intensity import IntensityRange
 from vireid_lightning.data.images.opening import open_all
 from vireid_lightning.data.images.reading import ImageFiles
 from vireid_lightning.data.images.resizing import Interpolation
@@ -23,7 +25,7 @@ from vireid_lightning.data.samplers.evaluation import EvaluationSampler
 from vireid_lightning.data.samplers.planned import Draw
 from vireid_lightning.data.samplers.pseudo_label import PseudoLabelSampler
 from vireid_lightning.errors import VIReIDError
-from vireid_lightning.types import UNKNOWN, VISIBLE, Sample
+from vireid_lightning.types import INFRARED, UNKNOWN, VISIBLE, Sample
 
 #: ``source``: visible images of another dataset; ``target``: the datamodule's own dataset.
 DomainName = Literal["source", "target"]
@@ -41,6 +43,8 @@ class Source:
         fake_infrared: Folder with a translated, fake-infrared copy of every one of these images, under the same
             relative path; null uses no copies.
         labels: Whether the dataset's own identities stand in for pseudo labels; if not, they are never read.
+        intensity_range: Which values become black and white in images of more than 8 bits, as the datamodule's for its
+            own; ``infrared`` is that of the fake-infrared copies. Null: such images are refused.
     """
 
     dataset: ReIDDataset
@@ -49,6 +53,7 @@ class Source:
     transforms: Augmentation | Pipeline = Augmentation(jitter=1.0, brightness=0.2, contrast=0.15, saturation=0.0)
     fake_infrared: str | None = None
     labels: bool = False
+    intensity_range: IntensityRange | None = None
 
 
 @dataclass(frozen=True)
@@ -215,10 +220,21 @@ def open_source(
         samples = [Sample(sample.path, UNKNOWN, sample.modality, sample.camera) for sample in samples]
     paths = [sample.path for sample in samples]
 
-    def open_images(root: Path, advice: str) -> Images:
-        return open_all(ImageFiles(root, paths, image_size, interpolation), cache_dir, advice=advice)
+    limits = (source.intensity_range or IntensityRange()).check().measure(dataset)
 
-    images = open_images(dataset.root, f"It is a training image of the source {dataset.name}.")
+    def open_images(root: Path, modality: int, advice: str) -> Images:
+        files = ImageFiles(
+            root,
+            paths,
+            image_size,
+            interpolation,
+            modalities=[modality] * len(paths),
+            limits=limits,
+            setting="data.source.intensity_range",
+        )
+        return open_all(files, cache_dir, advice=advice)
+
+    images = open_images(dataset.root, VISIBLE, f"It is a training image of the source {dataset.name}.")
     transform = TrainTransform(Augmentation.named(source.transforms), image_size)
     identities = sorted({sample.identity for sample in samples} - {UNKNOWN})
     arguments = (samples, images, identities, [transform])
@@ -226,7 +242,8 @@ def open_source(
         training = TrainingImages(*arguments)
     else:
         fakes = open_images(
-            Path(source.fake_infrared).expanduser(),
+            find_below_data(source.fake_infrared),
+            INFRARED,
             "data.source.fake_infrared needs a copy of every visible training image, under the same relative path.",
         )
         training = SourceImages(*arguments, fakes=fakes)

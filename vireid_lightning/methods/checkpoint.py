@@ -11,7 +11,7 @@ from __future__ import annotations
 import pickle
 import re
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -147,13 +147,29 @@ def hand_on(path: str | Path, module: nn.Module, *, heads: tuple[str, ...] = ())
             f"{tuple(target[wanted].shape) if wanted in target else ''}); use the same backbone in both."
         )
     single = any(_STREAM.match(name) for name in used) and not any(_STREAM.match(name) for name in encoder)
-    fresh = sorted({name.split(".")[0] for name in target if name not in loaded})
-    unused = sorted({name.split(".")[0] for name in source if name not in used})
+    fresh, unused = _name_parts(target, set(target) - set(loaded)), _name_parts(source, set(source) - used)
     return (
         f"init_from: {len(loaded)} of {len(encoder)} encoder tensors from {origin}"
         f"{', the single stem from its visible one' if single else ''}; "
-        f"fresh: {', '.join(fresh) or 'nothing'}; not used: {', '.join(unused) or 'nothing'}."
+        f"fresh: {fresh}; not used: {unused}."
     )
+
+
+def _name_parts(names: Iterable[str], chosen: Collection[str]) -> str:
+    """Return the parts that some tensors belong to; of a part that is not among them as a whole, how many are.
+
+    Example:
+        >>> _name_parts(["neck.weight", "neck.bias", "pool.p"], {"neck.bias", "pool.p"})
+        '1 of the 2 tensors of neck, pool'
+    """
+    parts: dict[str, list[str]] = {}
+    for name in names:
+        parts.setdefault(name.split(".")[0], []).append(name)
+    words = []
+    for part, members in sorted(parts.items()):
+        if count := sum(name in chosen for name in members):
+            words.append(part if count == len(members) else f"{count} of the {len(members)} tensors of {part}")
+    return ", ".join(words) or "nothing"
 
 
 def _candidates(name: str) -> list[str]:

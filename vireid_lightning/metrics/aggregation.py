@@ -55,7 +55,10 @@ def aggregate_contents(files: Sequence[Path], contents: Sequence[Mapping[str, An
     _refuse_twice(files, contents)
     for key in ("dataset", "method", "checkpoint_kind"):
         require_same(files, [content.get(key) for content in contents], key)
-    require_same(files, [bool(content.get("preprocessing_mismatch")) for content in contents], "preprocessing_mismatch")
+    for mark in ("dataset_mismatch", "preprocessing_mismatch"):
+        require_same(files, [bool(content.get(mark)) for content in contents], mark)
+    trained_on = [content.get("trained_on_dataset") or content.get("dataset") for content in contents]
+    require_same(files, trained_on, "trained_on_dataset")
     # Files of older versions do not say it.
     said = {
         path: content["synthetic"] for path, content in zip(files, contents) if content.get("synthetic") is not None
@@ -97,6 +100,7 @@ def aggregate_contents(files: Sequence[Path], contents: Sequence[Mapping[str, An
         "unit": "percent",
         "deviation_is": "sample standard deviation (n - 1) over files",
         "synthetic": next(iter(said.values()), None),
+        "dataset_mismatch": bool(contents[0].get("dataset_mismatch")),
         "preprocessing_mismatch": bool(contents[0].get("preprocessing_mismatch")),
         "files": [str(path) for path in files],
         "results": rows,

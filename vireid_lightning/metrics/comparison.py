@@ -27,8 +27,8 @@ class ComparedRow:
 
     Attributes:
         name: The method, and what tells it apart from other rows of the same method.
-        marks: What a reader must know of it: ``re-ranked``, ``synthetic``, ``trial mismatch``, ``preprocessing
-            mismatch``, ``validation`` or ``quoted``.
+        marks: What a reader must know of it: ``re-ranked``, ``synthetic``, ``trial mismatch``, ``dataset
+            mismatch``, ``preprocessing mismatch``, ``trained on`` another dataset, ``validation`` or ``quoted``.
         runs: Number of result files; None for a quoted row.
         trials: Numbers of the dataset's trials, where it has several.
         scores: Mean by protocol and measure, in per cent.
@@ -201,9 +201,13 @@ def _identify_row(name: str | None, content: Mapping[str, Any]) -> str:
         "re-ranked": content["results"][0].get("reranking"),
         "synthetic": bool(content.get("synthetic")),
         "trial mismatch": bool(content.get("trial_mismatch")),
+        "dataset mismatch": bool(content.get("dataset_mismatch")),
         "preprocessing mismatch": bool(content.get("preprocessing_mismatch")),
         "validation": content.get("stage") == "validate",
     }
+    trained = content.get("trained_on_dataset")
+    if trained not in (None, content.get("dataset")):
+        marks[f"trained on {trained}"] = True
     method = content.get("method") or "saved embeddings"
     return json.dumps({"method": name or method, "of": method, "marks": marks, **identity}, sort_keys=True)
 

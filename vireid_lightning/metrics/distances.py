@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -30,37 +29,18 @@ def check_distance(distance: str) -> None:
         raise VIReIDError(f"The distance '{distance}' is unknown; choose one of {', '.join(DISTANCES)}.")
 
 
-@contextmanager
-def exact_float32(device: torch.device) -> Iterator[None]:
-    """Compute matrix products in full float32: no autocast, no TF32, no gradients."""
-    precision = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        with torch.no_grad(), torch.autocast(device.type, enabled=False):
-            yield
-    finally:
-        torch.set_float32_matmul_precision(precision)
-
-
-def inner_products(query: Tensor, gallery: Tensor) -> Tensor:
-    """Return (Q, G) inner products."""
-    if gallery.device.type == "cpu":
-        # NumPy brings OpenBLAS, a third faster on AMD processors than the MKL of PyTorch, and no slower on others.
-        return torch.from_numpy(np.matmul(query.numpy(), gallery.numpy().T))
-    return query @ gallery.T
-
-
-def distance_block(query: Tensor, gallery: Tensor, distance: str, gallery_square: Tensor | None = None) -> Tensor:
+def distance_block(query: Tensor, gallery: Tensor, distance: str, gallery_square: Tensor) -> Tensor:
     """Return (Q, G) values that rank a gallery as the distance does, for rows prepared by :meth:`Embeddings.rows`.
 
     Cosine: -cos. Euclidean: ||g||^2 - 2 <q, g>, the squared distance less the query's own square, which changes no
     order within a row and would cost digits.
     """
-    product = inner_products(query, gallery)
-    if distance == "cosine":
-        return product.neg_()
-    square = gallery.square().sum(dim=1) if gallery_square is None else gallery_square
-    return product.mul_(-2).add_(square)
+    if gallery.device.type == "cpu":
+        # NumPy brings OpenBLAS, a third faster on AMD processors than the MKL of PyTorch, and no slower on others.
+        product = torch.from_numpy(np.matmul(query.numpy(), gallery.numpy().T))
+    else:
+        product = query @ gallery.T
+    return product.neg_() if distance == "cosine" else product.mul_(-2).add_(gallery_square)
 
 
 #: Measures queries against gallery images: takes positions of queries (B,) and of gallery images (C,), and None or what
@@ -103,12 +83,10 @@ class EmbeddingDistances:
         queries = self.query.rows(torch.from_numpy(asked), self.distance).to(self.gallery.device)
         distances = distance_block(queries, self._rows, self.distance, self._square)
         if known is not None:
-            wanted = np.where(known[0] < 0, -1, self.first_equal[known[0]])
-            order = np.argsort(self._distinct)
-            place = order[np.searchsorted(self._distinct, wanted, sorter=order).clip(max=len(order) - 1)]
-            row, slot = (self._distinct[place] == wanted).nonzero()
-            column = torch.from_numpy(place[row, slot])
-            distances[torch.from_numpy(row), column] = known[1][torch.from_numpy(row), torch.from_numpy(slot)]
+            place = find_places(self._distinct, np.where(known[0] < 0, -1, self.first_equal[known[0]]))
+            row, slot = (place >= 0).nonzero()
+            rows, slots, columns = map(torch.from_numpy, (row, slot, place[row, slot]))
+            distances[rows, columns] = known[1][rows, slots]
         return distances if self._back is None else distances.index_select(1, self._back)
 
     def _prepare(self, listed: Positions) -> None:
@@ -118,6 +96,20 @@ class EmbeddingDistances:
             self._back = torch.from_numpy(back).to(self.gallery.device)
         self._rows = self.gallery.rows(torch.from_numpy(self._distinct), self.distance)
         self._square = self._rows.square().sum(dim=1)
+
+
+def find_places(values: Positions, wanted: Positions) -> Positions:
+    """Return the place of each wanted value in a vector of distinct values, -1 where it is not there.
+
+    Example:
+        >>> find_places(np.array([7, 3, 5]), np.array([[5, 7], [4, 3]]))
+        array([[ 2,  0],
+               [-1,  1]])
+    """
+    order = np.argsort(values)
+    place = order[np.searchsorted(values, wanted, sorter=order).clip(max=len(order) - 1)]
+    found: Positions = np.where(values[place] == wanted, place, -1)
+    return found
 
 
 def find_first_equal(embeddings: Embeddings, positions: Positions, distance: str) -> Positions:

@@ -9,14 +9,13 @@ many images of each of T galleries stand before it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 from tqdm import tqdm
@@ -27,20 +26,13 @@ from vireid_lightning.metrics.measures import TrueMatches
 from vireid_lightning.metrics.parallel import map_parts
 from vireid_lightning.protocols import Protocol, Trial, is_removed
 
-#: Gallery images of a chunk, at most, unless an identity alone has more.
+#: Gallery images of a chunk, at most, beside those of its last identity.
 WIDEST_CHUNK = 2**15
 
 # Keys in one sort: NumPy sorts up to 512 several times as fast as more, which halves the time against a million images.
 _SORTED_AT_ONCE = 512
-# Distances that a CPU thread works on at a time, so that what it makes of them stays in the cache.
-_VALUES_AT_ONCE = 2**18
-# Queries whose own identities' images are measured together, where the gallery has several chunks.
-_MEASURED_AT_ONCE = 64
-
-# Images of an identity in one chunk and trial that are compared image by image, for all identities at once; twice as
-# fast as one reduction over all images, which serves identities with more.
-_SLOTS = 64
-_NONE = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
+# Distances that are worked on at a time: on a CPU what a thread makes of them stays in the cache.
+_VALUES_AT_ONCE, _VALUES_ON_GPU = 2**18, 2**26
 
 _LAST = 2**63 - 1  # key that comes after those of all images
 _LOW = 2**32 - 1
@@ -70,53 +62,50 @@ def rank_true_matches(
         block_bytes: Memory that the blocks may take.
         progress: Whether to show a progress bar for a gallery of several chunks.
     """
-    identity, camera = (labels.numpy()[trials[0].query] for labels in (query.identity, query.camera))
+    asked = trials[0].query
+    identity, camera = query.identity.numpy()[asked], query.camera.numpy()[asked]
     listed = trials[0].gallery
     if len(trials) > 1:
         listed = np.unique(np.concatenate([trial.gallery for trial in trials]))
         listed = listed[np.argsort(gallery.identity.numpy()[listed], kind="stable")]
-    # Their own identity aside, queries of one camera see the same images: those of the same gallery cameras.
+    # Their own identity aside, queries see the same images that skip the same gallery cameras.
     numbers, gallery_camera = np.unique(gallery.camera.numpy()[listed], return_inverse=True)
-    by_view: dict[bytes, list[int]] = {}
-    for number in np.unique(camera).tolist():
-        seen = ~is_removed(protocol.removal, False, number, numbers)
-        by_view.setdefault(seen.tobytes(), []).append(number)
-    for view_bytes, cameras in by_view.items():
-        seen = np.frombuffer(view_bytes, dtype=bool)[gallery_camera]
-        if not seen.any():
+    skipped = is_removed(protocol.removal, False, camera[:, None], numbers)
+    views, view_of = np.unique(skipped, axis=0, return_inverse=True)
+    for number, skipped_cameras in enumerate(views):
+        columns = listed[~skipped_cameras[gallery_camera]]
+        if not len(columns):
             continue
-        places = np.flatnonzero(np.isin(camera, cameras))
-        view = _View(gallery, listed[seen], np.unique(identity[places]), protocol, trials, distances)
         # Queries of one identity stand together, so that few images are measured beforehand.
+        places = np.flatnonzero(view_of.reshape(-1) == number)
         places = places[np.argsort(identity[places], kind="stable")]
+        view = _View(gallery, columns, np.unique(identity[places]), protocol, trials, distances)
         height = max(1, block_bytes // view.bytes_per_query)
-        several = progress and len(view.chunks) > 1
-        with tqdm(total=len(places) * len(view.columns), unit_scale=True, disable=None if several else True) as bar:
+        hidden = not progress or len(view.chunks) == 1
+        with tqdm(total=len(places) * len(columns), unit_scale=True, disable=hidden or None) as bar:
             for begin in range(0, len(places), height):
                 block = places[begin : begin + height]
-                for part, matches in view.rank(trials[0].query[block], identity[block], camera[block], bar):
+                for part, matches in view.rank(asked[block], identity[block], camera[block], bar.update):
                     yield block[part], matches
 
 
-@dataclass(frozen=True)
-class _Chunk:
+class _Chunk(NamedTuple):
     """Some columns of a view.
 
     Attributes:
-        part: Which columns.
+        begin: The first of them.
         columns: (C,) their gallery positions.
         tie: (C,) int64, place of each in the order that decides ties.
         slots: Element s: the column, from the first of the chunk, of the s-th image of every (trial, identity) with
-            more than s images here; those with most images first.
-        rest: Columns of the images that are in no slot, and the number of their (trial, identity).
+            more than s images here; those with most images first. Comparing one slot of all identities at once is more
+            than twice as fast as one reduction over all images.
         trial: (N,) the trial of each (trial, identity).
     """
 
-    part: slice
+    begin: int
     columns: Positions
     tie: Tensor
-    slots: list[Tensor]
-    rest: tuple[Tensor, Tensor]
+    slots: Sequence[Tensor]
     trial: Tensor
 
 
@@ -139,101 +128,89 @@ class _View:
         self.columns = listed[tie]
         self.camera = np.append(gallery.camera.numpy()[self.columns], -1)
         identity = gallery.identity.numpy()[self.columns]
-        #: (W,) identities that queries ask for; images of nobody are no query's true match.
-        self.wanted = np.append(wanted[wanted >= 0], np.iinfo(np.int64).max)
+        #: (W,) identities that queries ask for; images of nobody, and queries for nobody, have no true match.
+        self.wanted = np.append(wanted[wanted >= 0], _LAST)
         places = np.flatnonzero(np.isin(identity, self.wanted))
+        order, size, place = _group(np.searchsorted(self.wanted, identity[places]))
         #: (W, P) columns of each of them; past the last, the number of columns.
-        self.columns_of = np.append(places, len(identity))[
-            _group(np.searchsorted(self.wanted, identity[places]), len(self.wanted))
-        ]
-        # Images of nobody count as an identity each.
-        identities, label = np.unique(
-            np.where(identity < 0, -1 - np.arange(len(identity)), identity), return_inverse=True
-        )
+        self.columns_of = np.full((len(self.wanted), int(size.max(initial=1))), len(identity))
+        self.columns_of[np.repeat(np.arange(len(size)), size), place] = places[order]
         #: (C + 1, T) which columns are in the gallery of each trial; the last row is of none.
         self.member = np.stack([np.append(np.isin(self.columns, trial.gallery), False) for trial in trials], axis=1)
         self.members = None if self.member[:-1].all() else torch.from_numpy(self.member).float().to(self.device)
         #: Most true matches that a query can have in a trial.
         self.most = max(1, int(self.member[self.columns_of].sum(axis=1).max()))
         self.tie = torch.from_numpy(np.append(tie, 0)).to(self.device)
-        self.chunks = [self._chunk(part, label, len(identities)) for part in _cut(label)]
+        # Images of nobody count as an identity each.
+        label = np.unique(np.where(identity < 0, -1 - np.arange(len(identity)), identity), return_inverse=True)[1]
+        self.chunks = [self._make_chunk(begin, end, label) for begin, end in pairwise(_cut(label))]
         self.widest = max(len(chunk.columns) for chunk in self.chunks)
         self.bytes_per_query = 4 * self.widest + self.columns_of.shape[1] * (24 + 16 * len(trials))
 
-    def _chunk(self, part: slice, label: Positions, identities: int) -> _Chunk:
-        trial_of, column = self.member[:-1][part].T.nonzero() if self.protocol.cmc == "identity" else _NONE
-        pairs, pair = np.unique(trial_of * identities + label[part][column], return_inverse=True)
-        longest_first = np.argsort(-np.bincount(pair), kind="stable")
-        number = np.argsort(longest_first)[pair]
-        order = np.argsort(number, kind="stable")
-        column, number = column[order], number[order]
-        place = np.arange(len(number)) - np.searchsorted(number, number)
-        slots = [column[place == slot] for slot in range(min(_SLOTS, int(place.max(initial=-1)) + 1))]
-        rest = place >= _SLOTS
-        whole = part.stop - part.start == len(self.columns)
-        tensors = [torch.from_numpy(each).to(self.device) for each in (column[rest], number[rest], *slots)]
-        trials = torch.from_numpy(pairs[longest_first] // max(1, identities)).to(self.device)
-        columns = self.columns if whole else self.columns[part]
-        return _Chunk(part, columns, self.tie[:-1][part], tensors[2:], (tensors[0], tensors[1]), trials)
+    def _make_chunk(self, begin: int, end: int, label: Positions) -> _Chunk:
+        slots, trial = [], np.empty(0, dtype=np.int64)
+        if self.protocol.cmc == "identity":
+            trial, column = self.member[begin:end].T.nonzero()
+            pairs, pair, size = np.unique(
+                trial * len(label) + label[begin:end][column], return_inverse=True, return_counts=True
+            )
+            longest_first = np.argsort(-size, kind="stable")
+            order, _, place = _group(np.argsort(longest_first)[pair])
+            by_slot, sizes, _ = _group(place)
+            slots = np.split(column[order][by_slot], np.cumsum(sizes)[:-1])
+            trial = pairs[longest_first] // len(label)
+        *tensors, last = (torch.from_numpy(each).to(self.device) for each in (*slots, trial))
+        # The same object each time, by which the distances know that they have prepared it.
+        columns = self.columns if end - begin == len(self.columns) else self.columns[begin:end]
+        return _Chunk(begin, columns, self.tie[begin:end], tensors, last)
 
     def rank(
-        self, asked: Positions, identity: Positions, camera: Positions, bar: tqdm[Any]
+        self, asked: Positions, identity: Positions, camera: Positions, report: Callable[[int], object]
     ) -> Iterator[tuple[slice, TrueMatches]]:
         """Yield the true matches of parts of a block of queries, given by position, identity and camera."""
-        own, removed = self._find_own(identity, camera)
-        none, trials = len(self.columns), self.member.shape[1]
+        none = len(self.columns)
+        own = self.columns_of[np.searchsorted(self.wanted, np.where(identity < 0, _LAST, identity))]
+        own = own[:, : max(1, int((own < none).sum(axis=1).max()))]
+        removed = is_removed(self.protocol.removal, True, camera[:, None], self.camera[own]) & (own < none)
+        seen = self.member.sum(axis=0) - self.member[np.where(removed, own, none)].sum(axis=1)
+        height = max(1, (_VALUES_AT_ONCE if self.device.type == "cpu" else _VALUES_ON_GPU) // self.widest)
+        cuts = [slice(begin, begin + height) for begin in range(0, len(asked), height)]
+        known = None
+        if len(self.chunks) > 1:
+            measured = torch.cat([self._measure_own(asked[cut], own[cut]) for cut in cuts])
+            known = np.append(self.columns, -1)[own], measured
         kept = torch.from_numpy(np.where(removed, none, own)).to(self.device)
-        measured = None if len(self.chunks) == 1 else self._measure_own(asked, own)
-        known = None if measured is None else (np.append(self.columns, -1)[own], measured)
-        step = max(1, _VALUES_AT_ONCE // self.widest) if self.device.type == "cpu" else len(asked)
-        parts = [slice(begin, begin + step) for begin in range(0, len(asked), step)]
-        rows = [_Rows(self, part, kept[part], None if measured is None else measured[part]) for part in parts]
+        parts = [_Part(self, cut, kept[cut], None if known is None else known[1][cut]) for cut in cuts]
         for chunk in self.chunks:
             block = self.distances(asked, chunk.columns, known)
-            row, place = (removed & (own >= chunk.part.start) & (own < chunk.part.stop)).nonzero()
+            row, place = (removed & (own >= chunk.begin) & (own < chunk.begin + len(chunk.columns))).nonzero()
             # NaN, whose bits come after those of infinity: ahead of no true match.
-            block[torch.from_numpy(row), torch.from_numpy(own[row, place] - chunk.part.start)] = torch.nan
-            map_parts(partial(_Rows.meet, chunk=chunk, block=block), rows, self.device)
-            bar.update(block.numel())
+            block[torch.from_numpy(row), torch.from_numpy(own[row, place] - chunk.begin)] = torch.nan
+            map_parts(partial(_Part.count, chunk=chunk, block=block), parts, self.device)
+            report(block.numel())
             del block  # before the next one is made
-        gallery = torch.from_numpy(self.member.sum(axis=0)).expand(len(asked), trials)
-        if removed.any():
-            gallery = gallery - torch.from_numpy(self.member[np.where(removed, own, none)].sum(axis=1))
-        yield from zip(parts, map_parts(partial(_Rows.matches, gallery=gallery.to(self.device)), rows, self.device))
-
-    def _find_own(self, identity: Positions, camera: Positions) -> tuple[Positions, NDArray[np.bool_]]:
-        """Return the columns (B, P) of each query's own identity, and which of them it skips."""
-        none = len(self.columns)
-        row = np.searchsorted(self.wanted, identity)
-        own = np.where((identity >= 0)[:, None], self.columns_of[row], none)
-        own = own[:, : max(1, int((own < none).sum(axis=1).max()))]
-        return own, is_removed(self.protocol.removal, True, camera[:, None], self.camera[own]) & (own < none)
+        seen = torch.from_numpy(seen).to(self.device)
+        yield from zip(cuts, map_parts(partial(_Part.find_matches, gallery=seen), parts, self.device))
 
     def _measure_own(self, asked: Positions, own: Positions) -> Tensor:
         """Return the distances (B, P) of queries to the images of their own identities; any value past the last."""
-        measured = torch.zeros(own.shape, device=self.device)
-        for begin in range(0, len(own), _MEASURED_AT_ONCE):
-            part = slice(begin, begin + _MEASURED_AT_ONCE)
-            columns = np.unique(own[part].clip(max=len(self.columns) - 1))
-            place = np.searchsorted(columns, own[part]).clip(max=len(columns) - 1)
-            block = self.distances(asked[part], self.columns[columns], None)
-            measured[part] = block.gather(1, torch.from_numpy(place).to(self.device))
-        return measured
+        columns, place = np.unique(own, return_inverse=True)
+        block = self.distances(asked, self.columns[columns.clip(max=len(self.columns) - 1)], None)
+        return block.gather(1, torch.from_numpy(place.reshape(own.shape)).to(self.device))
 
 
-class _Rows:
+class _Part:
     """Some queries of a block, and what they have seen of the gallery so far.
 
     Args:
         view: The galleries.
-        part: Which queries of the block.
+        rows: Which queries of the block.
         own: (b, P) columns of their own identities that they do not skip; past the last, the number of columns.
         measured: (b, P) their distances, or None where the only chunk tells them.
     """
 
-    def __init__(self, view: _View, part: slice, own: Tensor, measured: Tensor | None) -> None:
-        self.view, self.part, self.own = view, part, own
-        self.width = max(_SORTED_AT_ONCE, 4 * own.shape[1])
+    def __init__(self, view: _View, rows: slice, own: Tensor, measured: Tensor | None) -> None:
+        self.view, self.rows, self.own = view, rows, own
         trials = view.member.shape[1]
         self.ahead = torch.zeros(*own.shape, trials, device=view.device)
         self.passed = torch.zeros(trials, len(own), device=view.device)
@@ -243,41 +220,39 @@ class _Rows:
             keys = _make_keys(measured, view.tie[own], 1)[:, : own.shape[1]]
             self.key = _sort_rows(torch.where(own == len(view.columns), _LAST, keys))
 
-    def meet(self, chunk: _Chunk, block: Tensor) -> None:
+    def count(self, chunk: _Chunk, block: Tensor) -> None:
         """Count the images of a chunk, at (B, C) distances, that rank ahead of each true match."""
-        keys = _make_keys(block[self.part], chunk.tie, self.width)
+        width = max(_SORTED_AT_ONCE, 4 * self.own.shape[1])
+        keys = _make_keys(block[self.rows], chunk.tie, width)
         if not self.key.numel():
             self.key = _sort_rows(keys.gather(1, self.own))
-        self.ahead += _count_below(keys, self.key, self.view.members, self.width)
+        self.ahead += _count_below(keys, self.key, self.view.members, width)
         if chunk.slots:
             # An identity is ahead of the first true match where its nearest image is.
-            first = self.key.gather(1, self.true_match().to(torch.uint8).argmax(dim=1))
+            first = self.key.gather(1, self._find_true().to(torch.uint8).argmax(dim=1))
             by_column = keys.T.contiguous()
             nearest = by_column.new_full((len(chunk.trial), len(keys)), _LAST)
             for columns in chunk.slots:
                 head = nearest[: len(columns)]
                 torch.minimum(head, by_column.index_select(0, columns), out=head)
-            columns, numbers = chunk.rest
-            rest = by_column.index_select(0, columns)
-            nearest.scatter_reduce_(0, numbers[:, None].expand_as(rest), rest, "amin")
             self.passed.index_add_(0, chunk.trial, (nearest < first.T.index_select(0, chunk.trial)).float())
 
-    def true_match(self) -> Tensor:
-        """Return (b, P, T), 1 where an own image is a true match in a trial, in the order of ``key``."""
-        if self.view.members is None:
-            return (self.key < _LAST).float()[:, :, None].expand_as(self.ahead)
-        columns = (self.key & _LOW).clamp_(max=len(self.view.columns))  # the only chunk's columns are in tie order
-        return self.view.members.index_select(0, columns.flatten()).view_as(self.ahead)
-
-    def matches(self, gallery: Tensor) -> TrueMatches:
+    def find_matches(self, gallery: Tensor) -> TrueMatches:
         """Return the true matches, after all chunks; ``gallery`` holds the (B, T) numbers of images that are seen."""
-        true = self.true_match()
+        true = self._find_true()
         number = true.sum(dim=1).long()
         rank = torch.where(true > 0, self.ahead + 1, torch.inf).transpose(1, 2).double().contiguous()
         rank = _sort_rows(rank)[:, :, : self.view.most]
         passed = (self.passed.T + 1).double().masked_fill(number == 0, torch.inf)
         first = passed if self.view.protocol.cmc == "identity" else rank[:, :, 0]
-        return TrueMatches(rank, number, first, gallery[self.part])
+        return TrueMatches(rank, number, first, gallery[self.rows])
+
+    def _find_true(self) -> Tensor:
+        """Return (b, P, T), 1 where an own image is a true match in a trial, in the order of ``key``."""
+        if self.view.members is None:
+            return (self.key < _LAST).float()[:, :, None].expand_as(self.ahead)
+        columns = (self.key & _LOW).clamp_(max=len(self.view.columns))  # the only chunk's columns are in tie order
+        return self.view.members.index_select(0, columns.flatten()).view_as(self.ahead)
 
 
 def _make_keys(distance: Tensor, tie: Tensor, width: int) -> Tensor:
@@ -317,23 +292,16 @@ def _count_below(keys: Tensor, wanted: Tensor, members: Tensor | None, width: in
     return between.cumsum(dim=1) if keys.device.type == "cpu" else between.int().cumsum(dim=1).float()
 
 
-def _group(group: Positions, groups: int) -> Positions:
-    """Return (groups, largest group) members of each group in ascending order, filled up with ``len(group)``."""
-    order = np.argsort(group, kind="stable")
-    size = np.bincount(group, minlength=groups)
-    place = np.arange(len(group)) - (np.cumsum(size) - size)[group[order]]
-    table = np.full((groups, int(size.max(initial=1))), len(group))
-    table[group[order], place] = order
-    return table
+def _group(group: Positions) -> tuple[Positions, Positions, Positions]:
+    """Return the members of all groups, one group after another, the groups' sizes, and each place in a group."""
+    order, size = np.argsort(group, kind="stable"), np.bincount(group)
+    return order, size, np.arange(len(group)) - np.repeat(np.cumsum(size) - size, size)
 
 
-def _cut(label: Positions) -> Iterator[slice]:
-    """Yield chunks of the columns with these labels; several chunks end where an identity does."""
-    ends = np.append(np.flatnonzero(np.diff(label)) + 1, len(label))
-    begin, end = 0, len(label) if len(label) <= WIDEST_CHUNK else 0
-    while begin < len(label):
-        if end <= begin:
-            last = np.searchsorted(ends, begin + WIDEST_CHUNK, side="right") - 1
-            end = int(ends[max(last, np.searchsorted(ends, begin + 1))])
-        yield slice(begin, end)
-        begin = end
+def _cut(label: Positions) -> list[int]:
+    """Return where chunks of the columns with these labels begin, and the end of the last.
+
+    Columns of several chunks stand by identity, and those of one identity are in the chunk of its first.
+    """
+    first = np.maximum.accumulate(np.where(np.diff(label, prepend=-1) != 0, np.arange(len(label)), 0))
+    return [0, *(np.flatnonzero(np.diff(first // WIDEST_CHUNK)) + 1).tolist(), len(label)]

@@ -23,6 +23,7 @@ from vireid_lightning.types import Sample
 #: What results take over from saved embeddings of the same dataset.
 _PASSED_ON = (
     "method", "backbone", "image_size", "interpolation", "checkpoint", "checkpoint_kind", "epoch", "training", "code",
+    "trained_on_dataset",
 )  # fmt: skip
 
 
@@ -170,6 +171,7 @@ def _about(embeddings: Embeddings, dataset: Benchmark) -> dict[str, Any]:
         "versions": list_versions(),
         "trained_on_trial": trained,
         "trial_mismatch": trained is not None and trained != dataset.trial,
+        "dataset_mismatch": bool(said.get("dataset_mismatch")),
         "preprocessing_mismatch": bool(said.get("preprocessing_mismatch")),
         "embeddings": str(Path(embeddings.origin).resolve()),
     }

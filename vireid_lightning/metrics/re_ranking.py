@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from vireid_lightning.errors import VIReIDError
-from vireid_lightning.metrics.distances import exact_float32
 from vireid_lightning.metrics.k_reciprocal import (
     InnerProducts,
     check_embeddings,
@@ -17,6 +16,7 @@ from vireid_lightning.metrics.k_reciprocal import (
     weigh_neighbourhoods,
 )
 from vireid_lightning.metrics.parallel import block_threads, gather_rows
+from vireid_lightning.precision import exact_float32
 
 
 @dataclass(frozen=True)

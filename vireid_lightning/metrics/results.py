@@ -72,10 +72,14 @@ class ScoreTable:
             words += f", trial {about['dataset_trial']}"
         if about.get("trial_mismatch"):
             words += f" BUT TRAINED ON TRIAL {about['trained_on_trial']}"
+        if about.get("dataset_mismatch"):
+            words += " BUT TRAINED ON ANOTHER LIST OF ITS IMAGES"
         if about.get("preprocessing_mismatch"):
             words += " ON IMAGES PREPARED OTHERWISE THAN IN TRAINING"
         if about.get("method") is not None:
             words += f": {about['method']}, epoch {about['epoch']}"
+        if (trained := about.get("trained_on_dataset")) not in (None, about.get("dataset")):
+            words += f", trained on {trained}"
         if about.get("checkpoint_kind") is not None:
             words += f" ({about['checkpoint_kind']} checkpoint)"
         return words

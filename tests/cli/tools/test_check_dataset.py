@@ -8,6 +8,7 @@ import os
 import cv2
 import numpy as np
 import pytest
+import yaml
 from layout_files import edit, write, write_plan
 
 from vireid_lightning.cli import vireid
@@ -156,7 +157,9 @@ def test_bad_files_are_found(tmp_path, report):
     code, found = report("SYSUMM01", root)
     assert code == 1
     bad = "2: cam1/0001/0001.jpg, cam4/0001/0001.jpg."
-    assert problems(found) == f"Image files that are empty, unreadable or no images, {bad}"
+    assert problems(found).startswith(
+        f"Image files that cannot be used, {bad} The image file {root}/cam1/0001/0001.jpg "
+    )
     code, found = report("SYSUMM01", root, "--deep")
     assert code == 1
     assert "3: cam1/0001/0001.jpg, cam2/0001/0001.jpg, cam4/0001/0001.jpg." in problems(found)
@@ -210,7 +213,7 @@ def test_missing_files_and_broken_matrices_are_faults_of_the_dataset(tmp_path, r
     # The rest of that split is counted and looked at all the same.
     assert {row["split"] for row in found["counts"]} == {"train", "test"}
     write(next((regdb / "Visible/1").iterdir()), b"")
-    assert "Image files that are empty, unreadable or no images, 1: Visible/1/" in problems(report("RegDB", regdb)[1])
+    assert "Image files that cannot be used, 1: Visible/1/" in problems(report("RegDB", regdb)[1])
     sysu = write_plan(SMALL["SYSUMM01"], tmp_path / "sysu")
     write(sysu / "exp/rand_perm_cam.mat", b"")
     code, found = report("SYSUMM01", sysu)
@@ -334,6 +337,46 @@ def test_the_fingerprint_is_that_of_the_configs_split(tmp_path, report):
     _, found = report("SYSUMM01", root)
     assert found["fingerprint"] == SYSUMM01(root).fingerprint()
     assert found["fingerprint"] != SYSUMM01(root, train="train", validation="val").fingerprint()
+
+
+def test_a_config_names_the_dataset_and_its_split(tmp_path, check):
+    """The fingerprint is that of the config's split, which results and checkpoints of its runs carry."""
+    root = write_plan(SMALL["SYSUMM01"], tmp_path / "sysu")
+    split = {"root": str(root), "train": "train", "validation": "val"}
+    write(tmp_path / "a.yaml", yaml.safe_dump({"data": {"dataset": {"class_path": "SYSUMM01", "init_args": split}}}))
+    write(tmp_path / "b.yaml", yaml.safe_dump({"data": {"dataset": {"init_args": {"train": "train+val"}}}}))
+    write(tmp_path / "c.yaml", yaml.safe_dump({"data": {"dataset": {"init_args": {"validation": "test"}}}}))
+    configs = [f"--config={tmp_path / name}.yaml" for name in "abc"]
+
+    def fingerprint(*arguments):
+        code, out, error = check("--json", *arguments)
+        return json.loads(out)["fingerprint"] if code == 0 else error
+
+    assert fingerprint(configs[0]) == SYSUMM01(**split).fingerprint()
+    assert fingerprint(*configs) == fingerprint("SYSUMM01", root) == SYSUMM01(root).fingerprint()
+    assert fingerprint("SYSUMM01", root, "--set", "train=train") == SYSUMM01(**split).fingerprint()
+    assert fingerprint(configs[0], "--set", "train=train+val", "--set", "validation=test") == fingerprint(*configs)
+    assert "would validate on identities that are trained on" in fingerprint(*configs[:2])
+    assert "train is both; give one of train, train+val" in fingerprint(configs[0], "--set", "train=both").replace(
+        "'", ""
+    )
+    assert "SYSUMM01 takes no trian; leave out trian. Did you mean 'train'?" in fingerprint(
+        configs[0], "--set", "trian=train"
+    )
+    assert "--set is 'train'; give NAME=VALUE" in fingerprint(configs[0], "--set", "train")
+    assert "both by --config and by its class" in fingerprint("SYSUMM01", root, configs[0])
+    assert "No dataset is named" in fingerprint("SYSUMM01")
+    assert "name no data.dataset" in fingerprint(configs[1])
+
+
+def test_arguments_of_the_class_reach_the_tools(campus, check):
+    text = (campus / "manifest.csv").read_text()
+    first = text.splitlines()[1].split(",")[0]
+    (campus / first).rename(campus / "入口.png")
+    write(campus / "gbk.csv", text.replace(first, "入口.png").encode("gbk"))
+    code, _, error = check("Manifest", campus / "gbk.csv")
+    assert (code, "probably gbk" in error) == (2, True)
+    assert check("Manifest", campus / "gbk.csv", "--set", "encoding=gbk")[0] == 0
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes with names are of POSIX systems")

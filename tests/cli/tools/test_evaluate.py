@@ -195,7 +195,7 @@ def test_arrays_without_a_suffix_are_read(tmp_path):
 
 def test_re_ranking_a_large_gallery_is_refused_before_any_scoring(monkeypatch):
     monkeypatch.setattr("vireid_lightning.metrics.engine.WIDEST_CHUNK", 2)
-    monkeypatch.setattr("vireid_lightning.metrics.scoring._score_together", None)
+    monkeypatch.setattr("vireid_lightning.metrics.engine.rank_true_matches", None)
     with pytest.raises(VIReIDError, match="re-ranking takes galleries of up to 2 images, and this one has 3"):
         evaluate((torch.eye(3), [1, 2, 3]), (torch.eye(3), [1, 2, 3]), rerank=True)
 

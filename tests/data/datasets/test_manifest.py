@@ -270,7 +270,7 @@ def test_a_semicolon_file_may_have_commas_in_its_paths(make, tmp_path):
     [
         (
             "\n".join([HEADER, *ROWS]).replace("a.jpg", "入口.jpg").encode("gbk"),
-            r"is not in UTF-8, from byte 37 on: .*GBK",
+            r"is not in UTF-8, from byte 37 on, but could be in gbk.*Set encoding to .* probably gbk",
         ),
         ("\n".join([HEADER, *ROWS]).replace("a.jpg", "é.jpg").encode("latin-1"), "is not in UTF-8, from byte 37 on"),
         ("\n".join([HEADER, *ROWS]).encode("utf-16-le"), "in UTF-16 or UTF-32 and does not begin with the byte order"),
@@ -286,6 +286,30 @@ def test_encodings_and_delimiters_that_are_refused(tmp_path, content, message):
     with pytest.raises(VIReIDError, match=message) as caught:
         Manifest(write(tmp_path / "manifest.csv", content))
     assert str(tmp_path / "manifest.csv") in str(caught.value)
+
+
+def test_the_encoding_may_be_given(make, tmp_path):
+    make(*ROWS)
+    write(tmp_path / "入口.jpg", b"an image")
+    path = write(tmp_path / "gbk.csv", "\n".join([HEADER, *ROWS]).replace("a.jpg", "入口.jpg").encode("gbk"))
+    assert [sample.path for sample in Manifest(path, encoding="gbk").samples("train")][-1] == "入口.jpg"
+    refused = {"utf-8": "is not in utf-8, from byte 37 on", "gkb": "no encoding 'gkb'", "hex": "no encoding 'hex'"}
+    for encoding, message in refused.items():
+        with pytest.raises(VIReIDError, match=message):
+            Manifest(path, encoding=encoding)
+
+
+def test_drawn_images_are_known_by_their_folder(make, tmp_path):
+    """A list of drawn images may lie anywhere."""
+    path = make(*ROWS)
+    assert not Manifest(path).synthetic
+    write(tmp_path / "drawn" / "synthetic.json", "{}")
+    write(tmp_path / "drawn" / "images" / "i.jpg", b"an image")
+    assert not Manifest(path).synthetic
+    (tmp_path / "linked").symlink_to(tmp_path / "drawn" / "images")
+    for name in ("drawn/images/i.jpg", "linked/i.jpg"):
+        row = f"{name},5,visible,1,gallery"
+        assert Manifest(write(path, "\n".join([HEADER, *ROWS, row]))).synthetic
 
 
 def test_root_is_another_name_of_path(make):

@@ -13,7 +13,7 @@ import warnings
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from vireid_lightning.cli.datasets import find_dataset, list_datasets, open_dataset
+from vireid_lightning.cli.datasets import add_dataset_arguments, choose_dataset, list_datasets, open_dataset
 
 if TYPE_CHECKING:
     from vireid_lightning.data.datasets.report import DatasetReport
@@ -22,13 +22,10 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of ``vireid check-dataset``."""
     names = f"the dataset's class: {', '.join(list_datasets())}, or one of your own with its module, my_data.MyDataset"
-    parser.add_argument("dataset", metavar="DATASET", help=names)
-    parser.add_argument("root", metavar="ROOT", help="the dataset's folder; for a Manifest, its CSV file")
-    parser.add_argument("--trial", type=int, help="number of the split, for a dataset that has several, such as RegDB")
-    parser.add_argument("--direction", help="direction that a Manifest must allow, such as visible-to-infrared")
+    parser.add_argument("dataset", metavar="DATASET", nargs="?", help=names)
+    parser.add_argument("root", metavar="ROOT", nargs="?", help="the dataset's folder; for a Manifest, its CSV file")
+    add_dataset_arguments(parser)
     parser.add_argument("--deep", action="store_true", help="decode every image, and find constant and duplicate ones")
-    outside = "let a Manifest name images outside of its folder, by absolute paths, dots or links"
-    parser.add_argument("--allow-outside", action="store_true", default=None, help=outside)
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
 
 
@@ -36,15 +33,14 @@ def run(arguments: argparse.Namespace) -> None:
     """Check the dataset, print the report, and exit with 1 where something is wrong."""
     from vireid_lightning.data.datasets.checks import check_dataset
 
-    cls = find_dataset(arguments.dataset)
+    cls, given = choose_dataset(arguments)
     taken = inspect.signature(cls).parameters  # a class that is derived from another may take fewer arguments
     options = {name: value for name, value in cls.check_options.items() if name in taken}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the report says the same
-        given = {name: getattr(arguments, name) for name in ("trial", "direction", "allow_outside")}
-        dataset = open_dataset(cls, arguments.root, **given, **options)
-        # Results carry the fingerprint of the splits that a config has, which are those of the defaults.
-        configured = open_dataset(cls, arguments.root, **given) if options else dataset
+        # Results carry the fingerprint of the split that a config has, or that of the defaults.
+        configured = open_dataset(cls, given)
+        dataset = open_dataset(cls, {**given, **options}) if options else configured
     report = check_dataset(dataset, deep=arguments.deep, configured=configured)
     if arguments.json:
         print(json.dumps(asdict(report), indent=2))

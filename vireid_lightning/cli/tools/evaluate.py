@@ -6,21 +6,16 @@ import argparse
 import time
 from pathlib import Path
 
-from vireid_lightning.cli.datasets import open_dataset
+from vireid_lightning.cli.datasets import add_dataset_arguments, choose_dataset, open_dataset
 from vireid_lightning.errors import VIReIDError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the tool's arguments."""
     parser.add_argument("embeddings", help="the .npz file that `lightning predict` wrote")
-    parser.add_argument("--dataset", required=True, help="the dataset's class: SYSUMM01, or your own my_data.MyDataset")
-    parser.add_argument(
-        "--root",
-        required=True,
-        help="the dataset's folder, whose index files are read; for a Manifest, its CSV file",
-    )
-    parser.add_argument("--trial", type=int, help="number of the split, for a dataset that has several, such as RegDB")
-    parser.add_argument("--direction", help="the direction that a Manifest is scored in, such as visible-to-infrared")
+    parser.add_argument("--dataset", help="the dataset's class: SYSUMM01, or your own my_data.MyDataset")
+    parser.add_argument("--root", help="the dataset's folder, whose index files are read; for a Manifest, its CSV file")
+    add_dataset_arguments(parser)
     parser.add_argument(
         "--allow-trial-mismatch",
         action="store_true",
@@ -76,7 +71,7 @@ def run(arguments: argparse.Namespace) -> None:
     settings = ReRanking(arguments.k1, arguments.k2, arguments.lambda_value)
     if arguments.metric is not None:
         check_distance(arguments.metric)
-    dataset = open_dataset(arguments.dataset, arguments.root, trial=arguments.trial, direction=arguments.direction)
+    dataset = open_dataset(*choose_dataset(arguments))
     start = time.perf_counter()
     table = evaluate_file(
         arguments.embeddings,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
+from vireid_lightning.data.datasets.roots import VARIABLE, explain_search, find_below_data
 from vireid_lightning.errors import VIReIDError
 from vireid_lightning.protocols import Protocol
 from vireid_lightning.types import INFRARED, VISIBLE, Sample
@@ -43,7 +44,8 @@ class ReIDDataset(ABC):
     that a new dataset is one file.
 
     Args:
-        root: The dataset's folder.
+        root: The dataset's folder; a relative one that is not in the current folder is looked for in that which the
+            environment variable ``VIREID_DATA`` names, by default ``data``.
 
     Attributes:
         name: The name that results carry, such as ``SYSU-MM01``.
@@ -74,11 +76,12 @@ class ReIDDataset(ABC):
     closed_to_tools: ClassVar[str | None] = None
 
     def __init__(self, root: str | Path) -> None:
-        self.root = Path(root).expanduser()
+        self.root = find_below_data(root)
         if not self.root.is_dir():
             raise VIReIDError(
-                f"{self.name}: the folder {self.root} does not exist. Give the dataset's root, for example "
-                f"--data.dataset.init_args.root /path/to/{self.name}."
+                f"{self.name}: the folder {self.root} does not exist{explain_search(self.root)}. Give the dataset's "
+                f"root, for example --data.dataset.init_args.root /path/to/{self.name}, or set the environment "
+                f"variable {VARIABLE} to the folder that holds all datasets."
             )
 
     @abstractmethod

@@ -100,17 +100,6 @@ def require_inside(dataset: str, root: Path, paths: Iterable[str], index_file: s
         )
 
 
-def is_outside(path: str) -> bool:
-    """Return whether a path's words alone lead out of the folder that it should be relative to.
-
-    Example:
-        >>> is_outside("../a.jpg"), is_outside("C:/a.jpg"), is_outside("cam1/a.jpg")
-        (True, True, False)
-    """
-    is_drive = path[1:2] == ":" and path[0].isalpha()
-    return is_drive or path.startswith("/") or posixpath.normpath(path).split("/")[0] == ".."
-
-
 def require_files(dataset: str, root: Path, paths: Iterable[str], index_file: str) -> None:
     """Raise a :class:`VIReIDError` that counts the paths with no file below ``root`` and names the first ten."""
     names: dict[str, set[str]] = {}

@@ -24,7 +24,7 @@ from vireid_lightning.types import MODALITIES, Sample
 class _Looked:
     """What a look at a file shows; the last two only of a decoded image."""
 
-    is_bad: bool = False
+    problem: str = ""
     bits: int | None = None
     is_constant: bool = False
     digest: bytes | None = None
@@ -53,12 +53,12 @@ def check_images(
         found = dict(zip(paths, looks))
     if deep:
         report.decoded = len(paths)
-    bad = [path for path in paths if found[path].is_bad]
+    bad = [path for path in paths if found[path].problem]
     if bad:
-        kind = "empty, truncated or no images" if deep else "empty, unreadable or no images"
         report.add_fault(
-            f"Image files that are {kind}, {len(bad)}: {join_first(bad)}.",
-            "Copy them again from the original download, or set on_bad_image: skip to leave them out.",
+            f"Image files that cannot be used, {len(bad)}: {join_first(bad)}. {found[bad[0]].problem}",
+            "Mend or remove them, copy them again from the original download, or set on_bad_image: skip to leave them "
+            "out of training.",
         )
     for modality, name in enumerate(MODALITIES):
         _report_bits(name, [found[path].bits for path in paths if samples[path].modality == modality], report)
@@ -79,8 +79,8 @@ def _glance(path: Path) -> _Looked:
         if start.startswith(b"\xff\xd8\xff") and read_header(start) is None:
             return _Looked(bits=8)
         return _Looked(bits=check_header(path, start).bits)
-    except BadImageError:
-        return _Looked(is_bad=True)
+    except BadImageError as error:
+        return _Looked(problem=str(error))
 
 
 def _decode(path: Path) -> _Looked:
@@ -89,8 +89,8 @@ def _decode(path: Path) -> _Looked:
         content = read_content(path)
         header = check_header(path, content)
         values = decode(path, content, header)
-    except BadImageError:
-        return _Looked(is_bad=True)
+    except BadImageError as error:
+        return _Looked(problem=str(error))
     is_constant = bool((values == values[:1, :1]).all())
     return _Looked(bits=header.bits, is_constant=is_constant, digest=hashlib.sha256(content).digest())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import csv
+import posixpath
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from vireid_lightning.errors import VIReIDError
 
 #: How many faults of one kind a message lists before it only counts them.
 LIST_LIMIT = 10
+
+#: Encodings that spreadsheet programs still write, tried to name those that a file can be in.
+_LEGACY = ("gbk", "big5", "shift_jis", "cp1251", "cp1252")
 
 
 def join_first(items: Iterable[object], limit: int = LIST_LIMIT) -> str:
@@ -29,32 +33,56 @@ def join_first(items: Iterable[object], limit: int = LIST_LIMIT) -> str:
     return text if len(words) <= limit else f"{text} and {len(words) - limit} more"
 
 
-def read_text(dataset: str, path: Path) -> str:
-    """Return the text of an index file; a missing, unreadable or empty one is a :class:`VIReIDError` naming it."""
+def is_outside(path: str) -> bool:
+    """Return whether a path's words alone lead out of the folder that it should be relative to.
+
+    Example:
+        >>> is_outside("../a.jpg"), is_outside("C:/a.jpg"), is_outside("cam1/a.jpg")
+        (True, True, False)
+    """
+    is_drive = path[1:2] == ":" and path[0].isalpha()
+    return is_drive or path.startswith("/") or posixpath.normpath(path).split("/")[0] == ".."
+
+
+def read_text(dataset: str, path: Path, encoding: str | None = None, *, advice: str = "") -> str:
+    """Return the text of an index file; a missing, unreadable or empty one is a :class:`VIReIDError` naming it.
+
+    Args:
+        dataset: The dataset's name, for messages.
+        path: The file.
+        encoding: The file's encoding; None: UTF-8, or UTF-16 with a byte order mark.
+        advice: How to name the encoding of a file that is in neither; its last words are followed by those that fit.
+    """
     if not path.is_file():
         raise VIReIDError(
             f"{dataset}: the index file {path} is missing. Copy it from the original download, or correct the root."
         )
-    text = _decode(dataset, path, path.read_bytes()).strip()
+    text = _decode(dataset, path, path.read_bytes(), encoding, advice).strip()
     if not text.strip(","):
         raise VIReIDError(f"{dataset}: the index file {path} is empty. Copy it from the original download.")
     return text
 
 
-def _decode(dataset: str, path: Path, content: bytes) -> str:
-    """Decode UTF-8, or UTF-16 that begins with a byte order mark; no other encoding can be told from the bytes."""
-    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) and not content.startswith(codecs.BOM_UTF32_LE):
-        encoding = "utf-16"
-    else:
-        encoding = "utf-8-sig"
+def _decode(dataset: str, path: Path, content: bytes, encoding: str | None, advice: str) -> str:
+    """Decode UTF-8, UTF-16 that begins with a byte order mark, or what is given; bytes tell no other encoding."""
+    is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    found = "utf-16" if is_utf16 and not content.startswith(codecs.BOM_UTF32_LE) else "utf-8-sig"
     try:
-        text = content.decode(encoding)
-    except UnicodeDecodeError as error:
-        if encoding != "utf-16" and b"\0" not in content:
-            kind = "GBK, or in another of Windows' encodings" if _is_gbk(content) else "an encoding of Windows"
+        text = content.decode(encoding or found)
+    except (LookupError, ValueError) as error:
+        if not isinstance(error, UnicodeDecodeError):
+            raise VIReIDError(f"{dataset}: there is no encoding {encoding!r}; give one such as utf-8 or gbk.") from None
+        if encoding is not None:
             raise VIReIDError(
-                f"{dataset}: the index file {path} is not in UTF-8, from byte {error.start + 1} on: it is in {kind}. "
-                "Save it as UTF-8, in Excel as 'CSV UTF-8'."
+                f"{dataset}: the index file {path} is not in {encoding}, from byte {error.start + 1} on. Give the "
+                "encoding that it was saved in."
+            ) from error
+        if found != "utf-16" and b"\0" not in content:
+            fitting = " or ".join(name for name in _LEGACY if _fits(content, name))
+            remedy = f"{advice} {fitting}, or save it as UTF-8" if advice and fitting else "Save it as UTF-8"
+            raise VIReIDError(
+                f"{dataset}: the index file {path} is not in UTF-8, from byte {error.start + 1} on"
+                f"{f', but could be in {fitting}' if fitting else ''}. {remedy}, in Excel as 'CSV UTF-8'."
             ) from error
         raise VIReIDError(f"{dataset}: the index file {path} is not a text file. Copy it again.") from error
     if text.count("\0") > len(text) // 4:
@@ -65,16 +93,18 @@ def _decode(dataset: str, path: Path, content: bytes) -> str:
     return text
 
 
-def _is_gbk(content: bytes) -> bool:
-    """Return whether all bytes can be GBK."""
+def _fits(content: bytes, encoding: str) -> bool:
+    """Return whether all bytes can be of an encoding."""
     try:
-        content.decode("gbk")
+        content.decode(encoding)
     except UnicodeDecodeError:
         return False
     return True
 
 
-def read_table(dataset: str, path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
+def read_table(
+    dataset: str, path: Path, columns: Sequence[str], encoding: str | None = None
+) -> Iterator[tuple[int, dict[str, str]]]:
     """Yield the line number and the words of each row of a table whose first line names its columns.
 
     Commas, semicolons or tabs separate the columns, whichever the first line has; further columns are ignored.
@@ -83,12 +113,13 @@ def read_table(dataset: str, path: Path, columns: Sequence[str]) -> Iterator[tup
         dataset: The dataset's name, for messages.
         path: The file.
         columns: The columns that it must have, in any order.
+        encoding: The file's encoding; None: UTF-8, or UTF-16 with a byte order mark.
 
     Raises:
         VIReIDError: The file is no text, its separator is none of the three, a column is missing, or a quotation mark
             is not closed.
     """
-    lines = read_text(dataset, path).splitlines()
+    lines = read_text(dataset, path, encoding, advice="Set encoding to the one it was saved in, probably").splitlines()
     delimiter = max(",;\t", key=lambda character: len(set(_split_header(lines[0], character)) & set(columns)))
     header = _split_header(lines[0], delimiter)
     lacking = [column for column in columns if column not in header]
@@ -174,7 +205,13 @@ def read_rows(dataset: str, path: Path, columns: int) -> list[list[str]]:
                 f"{dataset}: line {number} of {path} is {line.strip()!r}, but a line should have {columns} parts "
                 "separated by spaces, a path first. Copy the file from the original download."
             )
-        rows.append([words[0].replace("\\", "/"), *words[1:]])
+        listed = words[0].replace("\\", "/")
+        if is_outside(listed) or "\0" in listed:
+            raise VIReIDError(
+                f"{dataset}: line {number} of {path} lists {listed!r}, which leads out of the dataset's folder. "
+                "Copy the file from the original download."
+            )
+        rows.append([listed, *words[1:]])
     return rows
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
 import re
 import unicodedata
@@ -12,9 +13,9 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from vireid_lightning.data.datasets.base import ReIDDataset, Split
-from vireid_lightning.data.datasets.folders import is_outside, require_files, require_inside
-from vireid_lightning.data.datasets.index_files import join_first, read_table, to_number
+from vireid_lightning.data.datasets.base import DRAWN, ReIDDataset, Split
+from vireid_lightning.data.datasets.folders import require_files, require_inside
+from vireid_lightning.data.datasets.index_files import is_outside, join_first, read_table, to_number
 from vireid_lightning.data.datasets.protocol_building import (
     DIRECTIONS,
     SampleColumns,
@@ -22,6 +23,7 @@ from vireid_lightning.data.datasets.protocol_building import (
     find_expected,
     index_by_path,
 )
+from vireid_lightning.data.datasets.roots import explain_search, find_below_data
 from vireid_lightning.errors import VIReIDError, did_you_mean
 from vireid_lightning.protocols import Protocol
 from vireid_lightning.types import INFRARED, MODALITIES, UNKNOWN, VISIBLE, Sample
@@ -49,7 +51,7 @@ _ALLOW = "Copy the images into it, or set allow_outside: true if the file is tru
 class Manifest(ReIDDataset):
     """Your own images, listed in a CSV file with the header ``path,identity,modality,camera,split``.
 
-    Commas, semicolons or tabs may separate the columns; the encoding is UTF-8, or UTF-16 with a byte order mark.
+    Commas, semicolons or tabs may separate the columns.
 
     - ``path``: relative to the folder of the CSV file, and inside it; each at most once.
     - ``identity``: a whole number from 0, or a name; empty in all training rows where identities are unknown. Names
@@ -64,6 +66,7 @@ class Manifest(ReIDDataset):
             direction is reported too where the file has its images.
         root: The CSV file under the name that other datasets' folders have; where both are given, this one counts.
         allow_outside: Whether paths may be absolute, or lead out of the CSV file's folder by dots or links.
+        encoding: Encoding of the CSV file, such as gbk; null: UTF-8, or UTF-16 with a byte order mark.
 
     Attributes:
         identity_names: The names of identities that are no numbers, by the numbers that they got.
@@ -88,15 +91,17 @@ class Manifest(ReIDDataset):
         direction: Literal["infrared-to-visible", "visible-to-infrared"] = "infrared-to-visible",
         root: str | Path | None = None,
         allow_outside: bool = False,
+        encoding: str | None = None,
     ) -> None:
         given = path if root is None else root
         if given is None:
             raise VIReIDError(f"{self.name}: no path is given. Set path to a CSV file with the header {_HEADER}.")
-        self.path = Path(given).expanduser()
-        self.allow_outside = allow_outside
+        self.path = find_below_data(given)
+        self.allow_outside, self.encoding = allow_outside, encoding
         if not self.path.is_file():
             raise VIReIDError(
-                f"{self.name}: there is no file {self.path}. Give the path of a CSV file with the header {_HEADER}."
+                f"{self.name}: there is no file {self.path}{explain_search(self.path)}. Give the path of a CSV file "
+                f"with the header {_HEADER}."
             )
         if direction not in DIRECTIONS.values():
             raise VIReIDError(f"{self.name}: direction is {direction!r}; give one of {', '.join(DIRECTIONS.values())}.")
@@ -158,6 +163,14 @@ class Manifest(ReIDDataset):
                 )
         return protocols
 
+    @property
+    def synthetic(self) -> bool:
+        """Whether images are drawn: a folder that holds some of them, or one above it, says so."""
+        one_of_each = {posixpath.dirname(sample.path): sample.path for part in self._parts.values() for sample in part}
+        holding = {Path(os.path.realpath(self.root / path)).parent for path in one_of_each.values()}
+        above = {self.root, *holding, *(parent for folder in holding for parent in folder.parents)}
+        return any((folder / DRAWN).is_file() for folder in above)
+
     def _of(self, split: Split) -> list[Sample]:
         """Return a split's rows; validation falls back on the test rows."""
         if split == "train" or (split == "val" and self._parts["val"]):
@@ -166,7 +179,8 @@ class Manifest(ReIDDataset):
 
     def _read_rows(self) -> list[tuple[str, Sample]]:
         """Read the CSV file: (split, sample) of each row."""
-        table = [(f"line {line} of {self.path}", line, row) for line, row in read_table(self.name, self.path, COLUMNS)]
+        rows_read = read_table(self.name, self.path, COLUMNS, self.encoding)
+        table = [(f"line {line} of {self.path}", line, row) for line, row in rows_read]
         if not table:
             raise VIReIDError(f"{self.name}: {self.path} has a header but no rows. List one image a line.")
         numbers = self._number_identities({row["identity"]: where for where, _, row in reversed(table)})

@@ -28,6 +28,9 @@ PIXEL_LIMIT = 100_000_000
 #: Most bytes of an image file: as many as that number of pixels takes without compression, in 3 channels of 32 bits.
 BYTE_LIMIT = 12 * PIXEL_LIMIT
 
+#: The setting that says which values become black and white.
+INTENSITY = "data.intensity_range"
+
 _JPEG_START, _JPEG_SCAN, _JPEG_END = b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9"
 _PNG_START, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 
@@ -49,7 +52,9 @@ class DeepImageError(_ImageError):
     """An image file has more than 8 bits and nothing says which of its values are black and white."""
 
 
-def read_image(path: Path, limits: Limits | None = None, modality: int | None = None) -> NDArray[np.uint8]:
+def read_image(
+    path: Path, limits: Limits | None = None, modality: int | None = None, setting: str = INTENSITY
+) -> NDArray[np.uint8]:
     """Read an image file of any size, colour or grayscale.
 
     Orientation follows the file's EXIF tag; transparency is dropped; palettes and CMYK become RGB.
@@ -58,6 +63,7 @@ def read_image(path: Path, limits: Limits | None = None, modality: int | None = 
         path: The file.
         limits: The values that become 0 and 255 in an image of more than 8 bits; one of 8 bits stays as it is.
         modality: The image's modality, for the message about an image that has more than 8 bits.
+        setting: The setting that gives the limits, for the same message.
 
     Returns:
         (H, W, 3) uint8, RGB; the channels of a grayscale file are equal.
@@ -68,7 +74,7 @@ def read_image(path: Path, limits: Limits | None = None, modality: int | None = 
     """
     content = read_content(path)
     header = check_header(path, content)
-    _require_limits(path, header, limits, modality)
+    _require_limits(path, header, limits, modality, setting)
     values = decode(path, content, header)
     if values.dtype == np.uint8:
         return np.asarray(values)
@@ -170,6 +176,7 @@ class ImageFiles:
         modalities: Modality of each image; none where they are not known.
         limits: For each modality, the values that become black and white in an image of more than 8 bits; None where
             such images are refused.
+        setting: The setting that gives the limits, for messages.
     """
 
     def __init__(
@@ -181,6 +188,7 @@ class ImageFiles:
         *,
         modalities: Sequence[int] = (),
         limits: tuple[Limits | None, ...] = (None, None),
+        setting: str = INTENSITY,
     ) -> None:
         self.root = root
         self.paths = list(paths)
@@ -188,6 +196,7 @@ class ImageFiles:
         self.interpolation = interpolation
         self.modalities = list(modalities)
         self.limits = limits
+        self.setting = setting
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -211,6 +220,7 @@ class ImageFiles:
             self.interpolation,
             modalities=[self.modalities[position] for position in positions] if self.modalities else (),
             limits=self.limits,
+            setting=self.setting,
         )
 
     def find_bad(self, threads: int = 16) -> dict[int, str]:
@@ -246,10 +256,10 @@ class ImageFiles:
         """Return the image at a position in its own size."""
         return read_image(self.root / self.paths[position], *self._describe(position))
 
-    def _describe(self, position: int) -> tuple[Limits | None, int | None]:
-        """Return the limits and the modality of the image at a position."""
+    def _describe(self, position: int) -> tuple[Limits | None, int | None, str]:
+        """Return the limits and the modality of the image at a position, and the setting of the limits."""
         modality = self.modalities[position] if self.modalities else None
-        return (None if modality is None else self.limits[modality]), modality
+        return (None if modality is None else self.limits[modality]), modality, self.setting
 
     def _looks_complete(self, position: int) -> bool:
         """Return whether a file begins and ends like a JPEG or a PNG of a size and depth that can be read."""
@@ -272,14 +282,14 @@ class ImageFiles:
         return True
 
 
-def _require_limits(path: Path, header: Header, limits: Limits | None, modality: int | None) -> None:
+def _require_limits(path: Path, header: Header, limits: Limits | None, modality: int | None, setting: str) -> None:
     """Refuse an image of more than 8 bits where nothing says which of its values are black and white."""
     if header.bits <= 8 or limits is not None:
         return
     if modality is None:
         remedy = "convert it to 8 bits."
     else:
-        setting = f"--data.intensity_range.{MODALITIES[modality]}"
+        setting = f"--{setting}.{MODALITIES[modality]}"
         remedy = (
             f'set {setting} "[LOW, HIGH]" to two values, or {setting}_percentiles "[0.5, 99.5]" to percentiles of the '
             "training images."
