@@ -174,3 +174,18 @@ def test_a_temperature_that_overflows_is_refused():
     maps, masks = draw()
     with pytest.raises(VIReIDError, match=r"0\.001"):
         dense_contrastive_loss(*maps, *masks, temperature=0.001)
+
+
+def test_the_mean_of_two_parts_is_the_whole_where_each_knows_the_mean_count():
+    maps, masks = draw(pairs=3)
+    masks[0][0, 2:] = 0
+    counts = []
+    whole = dense_contrastive_loss(*maps, *masks, mean_count=lambda count: counts.append(count) or count)
+    gradients = torch.autograd.grad(whole, maps)
+    parts = [
+        dense_contrastive_loss(*(m[rows] for m in (*maps, *masks)), mean_count=lambda _: counts[0] / 2)
+        for rows in (slice(0, 1), slice(1, 3))
+    ]
+    torch.testing.assert_close(sum(parts) / 2, whole)
+    for gradient, wanted in zip(torch.autograd.grad(sum(parts) / 2, maps), gradients):
+        torch.testing.assert_close(gradient, wanted)

@@ -71,3 +71,13 @@ def test_autocast_does_not_change_the_losses(loss):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         low = loss(logits, mask)
     assert torch.equal(low, loss(logits, mask))
+
+
+def test_the_mean_of_two_halves_is_the_whole_where_each_knows_the_mean_count():
+    logits, mask = draw()
+    mask[0, 1:] = 0  # few pixels of the first image are foreground
+    mean = (mask > 0).sum() / 2
+    halves = [pixel_classification_loss(logits[i : i + 1], mask[i : i + 1], mean_count=lambda _: mean) for i in (0, 1)]
+    torch.testing.assert_close(sum(halves) / 2, pixel_classification_loss(logits, mask))
+    none = pixel_classification_loss(logits, torch.zeros_like(mask), mean_count=lambda count: count / 2)
+    torch.testing.assert_close(none, pixel_classification_loss(logits, torch.zeros_like(mask)))

@@ -14,6 +14,7 @@ from vireid_lightning.callbacks.run_files import require_datamodule
 from vireid_lightning.environment import find_code_state, list_versions
 from vireid_lightning.methods.training_record import name_weights
 from vireid_lightning.metrics.terminal import name_dataset
+from vireid_lightning.modules.backbone import PerModality
 
 
 class RunSummary(Callback):
@@ -74,16 +75,11 @@ def _describe_run(
     yield "Method", f"{type(pl_module).__name__}, {total:,} parameters, {trainable:,} of them trained"
     if stage == "fit" and "steps_per_epoch" in summary:
         identities, images = summary.get("identities_per_batch"), summary["images_per_modality"]
-        size, processes = 2 * (identities or 1) * images, trainer.world_size
+        size = 2 * (identities or 1) * images
         drawn = f"{images} visible + {images} infrared"
         drawn = f"{drawn} of any identity" if identities is None else f"{identities} identities x ({drawn})"
         yield "Batch", f"{drawn} = {size} images"
-        if processes > 1 or trainer.accumulate_grad_batches > 1:
-            yield (
-                "",
-                f"{size // processes} on each of {processes} process(es), over which batch normalisation runs; "
-                f"{size * trainer.accumulate_grad_batches} images in an update of the weights",
-            )
+        yield "", _describe_shares(trainer, pl_module, size, identities)
         yield "Schedule", f"{trainer.max_epochs} epochs of {summary['steps_per_epoch']} steps"
         yield "Weights", _describe_first_weights(trainer, pl_module)
         yield "Seed", str(require_datamodule(trainer).training_data().seed)
@@ -95,6 +91,24 @@ def _describe_run(
     yield "Versions", ", ".join(f"{name} {version}" for name, version in list_versions().items())
     if (code := find_code_state()) is not None:
         yield "Code", f"commit {str(code['commit'])[:12]}{' with changes' if code['dirty'] else ''}"
+
+
+def _describe_shares(trainer: Trainer, pl_module: LightningModule, size: int, identities: int | None) -> str:
+    """Say which images a process, a loss, a batch normalisation and an update of the weights see."""
+    processes, update = trainer.world_size, size * trainer.accumulate_grad_batches
+    own, normalised, parts = size // processes, size, []
+    if processes > 1:
+        of_identities = "" if identities is None else f" ({identities // processes} identities)"
+        parts.append(f"{own} images{of_identities} on each of {processes} processes")
+        gathers = getattr(pl_module, "gathers", False)
+        parts.append(f"losses compare {f'all {size}' if gathers else f'the {own} of a process (gather: false)'}")
+        normalised = size if getattr(pl_module, "synchronises_normalisation", False) else own
+    streams = any(isinstance(module, PerModality) for module in pl_module.modules())
+    in_streams = f" ({normalised // 2} in layers of one modality)" if streams else ""
+    how = "" if normalised == size else "; all of them with trainer.sync_batchnorm"
+    parts.append(f"batch normalisation over {normalised}{in_streams}{how}")
+    parts.append(f"{update} images in an update of the weights")
+    return "; ".join(parts)
 
 
 def _describe_first_weights(trainer: Trainer, pl_module: LightningModule) -> str:

@@ -30,6 +30,7 @@ from vireid_lightning.cli.failures import find_sentence, tell_how_to_go_on
 from vireid_lightning.cli.messages import explain_message, list_options
 from vireid_lightning.cli.moved_keys import move_keys
 from vireid_lightning.cli.quiet import silence_other_packages
+from vireid_lightning.cli.spawned import recall_run, settle_folders, trains_elsewhere
 from vireid_lightning.cli.yaml_keys import check_keys
 from vireid_lightning.data import CrossModalityDataModule, ReIDDataset
 from vireid_lightning.errors import VIReIDError
@@ -234,6 +235,8 @@ class VIReIDCLI(LightningCLI):
         self.refuse_stray_file()
         if self.config.fit.test_after_fit:
             require_all_batches(self.trainer, self.datamodule, "test")
+        if trains_elsewhere(self.trainer):
+            settle_folders(self.trainer, self.model)
 
     def refuse_stray_file(self) -> None:
         """Refuse a requeue file in the working folder, from which Lightning goes on in any SLURM job of any run."""
@@ -256,6 +259,9 @@ class VIReIDCLI(LightningCLI):
             return
         if trainer.fast_dev_run:  # type: ignore[attr-defined]  # Lightning sets it from outside of its class
             return
+        logs = trainer.log_dir
+        if trains_elsewhere(trainer):
+            recall_run(trainer, checkpoint)
         best, last = checkpoint.best_model_path, checkpoint.last_model_path
         if best and last and read_checkpoint(best)["global_step"] == read_checkpoint(last)["global_step"]:
             rank_zero_info(f"The best weights of {checkpoint.monitor} are the last ones.")
@@ -272,4 +278,4 @@ class VIReIDCLI(LightningCLI):
         except RunStopped as stop:
             stop.checkpoint = last or None  # the same command scores the weights
             raise
-        rank_zero_info(f"Checkpoints: {checkpoint.dirpath}\nLogs and config: {trainer.log_dir}")
+        rank_zero_info(f"Checkpoints: {checkpoint.dirpath}\nLogs and config: {logs}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -24,6 +24,7 @@ def dense_contrastive_loss(
     infrared_mask: Tensor,
     *,
     temperature: float = 0.05,
+    mean_count: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
     """Contrast the pixels of paired images by the part they show, at full resolution (Sun et al., ACM MM 2022).
 
@@ -45,6 +46,8 @@ def dense_contrastive_loss(
         visible_mask: (B, H, W) integers: 0 for background, the number of a part, from 1, otherwise.
         infrared_mask: (B, H', W') integers, of the same parts.
         temperature: Divisor t of the cosines, at least 0.02.
+        mean_count: Function from the number of pixels with a term to its mean over processes, which takes its place;
+            the mean of the processes' losses is then that of the whole batch.
 
     Returns:
         A scalar, float32 (float64 for float64 maps).
@@ -59,7 +62,12 @@ def dense_contrastive_loss(
     """
     _check(visible, infrared, visible_mask, infrared_mask, temperature)
     visible_order, infrared_order, layouts = _sort_by_part(visible_mask.flatten(1), infrared_mask.flatten(1))
-    loss: Tensor = _DenseContrastive.apply(visible, infrared, visible_order, infrared_order, layouts, temperature)
+    terms = float(sum(layout.rows + layout.columns for layout in layouts))
+    if mean_count is not None:
+        terms = float(mean_count(torch.tensor(terms, device=visible.device)))
+    loss: Tensor = _DenseContrastive.apply(
+        visible, infrared, visible_order, infrared_order, layouts, temperature, terms or 1.0
+    )
     return loss
 
 
@@ -140,13 +148,13 @@ class _DenseContrastive(torch.autograd.Function):
         infrared_order: Tensor,
         layouts: list[_Layout],
         temperature: float,
+        terms: float,
     ) -> Tensor:
         with torch.autocast(visible.device.type, enabled=False):
             row_inverse, column_inverse = (
                 _inverse_lengths(maps, order) for maps, order in ((visible, visible_order), (infrared, infrared_order))
             )
             ctx.sums, scratch = [], _scratch(visible, infrared)
-            terms = max(sum(layout.rows + layout.columns for layout in layouts), 1)
             total = visible.new_zeros((), dtype=_precision(visible))
             for pair, layout in enumerate(layouts):
                 rows = _pixels(visible[pair], visible_order[pair], row_inverse[pair] / temperature)
@@ -179,7 +187,7 @@ class _DenseContrastive(torch.autograd.Function):
                     along = (unit * unit_grad).sum(0)
                     unit_grad.addcmul_(unit, along, value=-1).mul_(inverse * scale)
                     grad.view(grad.shape[0], -1)[:, order] = unit_grad.to(grad.dtype)
-        return visible_grad, infrared_grad, None, None, None, None
+        return visible_grad, infrared_grad, None, None, None, None, None
 
 
 def _precision(maps: Tensor) -> torch.dtype:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -11,7 +13,9 @@ from vireid_lightning.precision import in_float32
 
 
 @in_float32
-def pixel_classification_loss(logits: Tensor, mask: Tensor) -> Tensor:
+def pixel_classification_loss(
+    logits: Tensor, mask: Tensor, *, mean_count: Callable[[Tensor], Tensor] | None = None
+) -> Tensor:
     """Classify pixels: background or foreground, and the part of the body (Sun et al., ACM MM 2022).
 
     The loss is the mean cross-entropy of background against foreground over all pixels of the batch, plus the mean
@@ -21,6 +25,8 @@ def pixel_classification_loss(logits: Tensor, mask: Tensor) -> Tensor:
         logits: (N, 2 + parts, H, W): background, foreground, then each part. Any floating type; computed in float32
             at least.
         mask: (N, H, W) integers: 0 for background, the number of a part, 1 to ``parts``, otherwise.
+        mean_count: Function from the number of foreground pixels to its mean over processes, which takes its place; the
+            mean of the processes' losses is then that of the whole batch.
 
     Returns:
         A scalar of 0 or more, float32 (float64 for float64 logits). The second term is 0 where no pixel is foreground.
@@ -36,10 +42,12 @@ def pixel_classification_loss(logits: Tensor, mask: Tensor) -> Tensor:
     foreground = mask > 0
     foreground_loss = F.cross_entropy(logits[:, :2], foreground.long())
     # Background is ignored; a sum over a count kept above 0 stays finite where there is nothing else.
+    count = foreground.sum()
+    count = count if mean_count is None else mean_count(count)
     part_loss = F.cross_entropy(
         logits[:, 2:], torch.where(foreground, mask.long() - 1, -100), ignore_index=-100, reduction="sum"
     )
-    return foreground_loss + part_loss / foreground.sum().clamp(min=1)
+    return foreground_loss + part_loss / torch.where(count > 0, count, 1)
 
 
 @in_float32

@@ -56,8 +56,9 @@ class AGW(ReIDModule):
             milestones=[20, 50],
         ),
         init_from: str | None = None,
+        gather: bool = True,
     ) -> None:
-        super().__init__(num_classes=num_classes, optimization=optimization, init_from=init_from)
+        super().__init__(num_classes=num_classes, optimization=optimization, init_from=init_from, gather=gather)
         self.triplet_form = triplet_form
         self.loss_weights = {"identity": identity_weight, "triplet": triplet_weight}
         self.adopt(Encoder(backbone, pretrained=pretrained, weights=weights, two_stream_until=1, pool=GeM(gem_p)))
@@ -76,7 +77,8 @@ class AGW(ReIDModule):
         """Return the identity cross-entropy and the weighted regularised triplet loss."""
         self.require_classes()
         _, pooled, z = self.encode(batch["image"], batch["modality"])
+        pooled, z, identity = self.gather(pooled, z, batch["identity"])
         return {
-            "identity": F.cross_entropy(self.classifier(z), batch["identity"]),
-            "triplet": weighted_regularized_triplet_loss(pooled, batch["identity"], form=self.triplet_form),
+            "identity": F.cross_entropy(self.classifier(z), identity),
+            "triplet": weighted_regularized_triplet_loss(pooled, identity, form=self.triplet_form),
         }

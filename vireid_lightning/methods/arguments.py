@@ -17,6 +17,8 @@ SHARED_ARGUMENTS = {
     "pretrained": "Whether the backbone starts from trained weights: those of the file ``weights``, else those that "
     "timm has for its name.",
     "weights": "Local file with a timm state dict of the backbone, for ``pretrained``.",
+    "gather": "Whether the losses of several processes compare the images of all of them, and so are those of one "
+    "process with the whole batch; False: each process compares its own images.",
     "optimization": "Optimiser and learning-rate schedule.",
     "init_from": "Checkpoint of any method of this package whose encoder training starts from. Heads (``heads``) start "
     "fresh. A stem per modality starts from the checkpoint's stem of that modality, or from its single one; a single "

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar, get_args
 
 import torch
-from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
@@ -19,6 +17,7 @@ from vireid_lightning.errors import VIReIDError, did_you_mean
 from vireid_lightning.methods.arguments import argument_names, check_numbers, document_arguments
 from vireid_lightning.methods.checkpoint import BLOCK, describe_run, hand_on
 from vireid_lightning.methods.checkpoint_io import use_durable_checkpoints
+from vireid_lightning.methods.global_batch import GlobalBatch
 from vireid_lightning.methods.optimization import Optimization
 from vireid_lightning.methods.progress import settle_epoch
 from vireid_lightning.methods.resuming import check_resumed, list_changes
@@ -27,7 +26,7 @@ from vireid_lightning.modules import Backbone, Encoder, Encoding, encode
 from vireid_lightning.types import Batch
 
 
-class ReIDModule(LightningModule, ABC):
+class ReIDModule(GlobalBatch, ABC):
     """A method of visible-infrared person re-identification.
 
     A subclass's constructor takes keyword-only arguments with the paper's values as defaults, calls this one first,
@@ -49,7 +48,7 @@ class ReIDModule(LightningModule, ABC):
 
     batches: ClassVar[BatchKind] = "identity"
     heads: ClassVar[tuple[str, ...]] = ()
-    training_arguments: ClassVar[tuple[str, ...]] = ("optimization",)
+    training_arguments: ClassVar[tuple[str, ...]] = ("optimization", "gather")
 
     @property
     def resumes_within_epochs(self) -> bool:
@@ -79,7 +78,12 @@ class ReIDModule(LightningModule, ABC):
         document_arguments(cls)
 
     def __init__(
-        self, *, num_classes: int | None, optimization: Optimization | dict[str, Any], init_from: str | None = None
+        self,
+        *,
+        num_classes: int | None,
+        optimization: Optimization | dict[str, Any],
+        init_from: str | None = None,
+        gather: bool = True,
     ) -> None:
         super().__init__()
         if num_classes is not None and num_classes < 2:
@@ -88,13 +92,14 @@ class ReIDModule(LightningModule, ABC):
         self.optimization = Optimization.of(optimization)
         # Collects the arguments of the subclass's constructor, which is still running, and of this one, of which it may
         # lack some. Values stay plain, so that a checkpoint loads with weights_only=True.
-        missing = {"num_classes", "init_from"} - set(argument_names(type(self)))
+        missing = {"num_classes", "init_from", "gather"} - set(argument_names(type(self)))
         self.save_hyperparameters(ignore=["optimization", *missing])
         self.save_hyperparameters({"optimization": self.optimization.to_dict()})
         check_numbers(self.hparams)
         self.loss_weights: Mapping[str, float] = {}
         self.training_data: TrainingData | None = None
         self.kept: dict[str, Tensor] = {}
+        self.gathers = gather
         self._init_from = init_from
         self._loaded_training: Mapping[str, Any] | None = None
         self._in_step = False
@@ -162,20 +167,15 @@ class ReIDModule(LightningModule, ABC):
             )
         return self.num_classes
 
-    @property
-    def draw_key(self) -> tuple[int, int, int, int]:
-        """Seed, epoch, process and step within the epoch: what the random draws of a training step follow from."""
-        data = self.training_data
-        seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) if data is None else data.seed
-        return seed, self.current_epoch, self.global_rank, self._step
-
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the weighted sum of :meth:`losses`."""
         self._step, self._in_step, self.kept = batch_idx, True, {}
+        self._check_processes(len(batch["identity"]))
         try:
             terms = self.losses(batch)
         finally:
             self._in_step = False
+        self._remark_on_gathering()
         return self.combine(terms, self.loss_weights, batch)
 
     def keep(self, **tensors: Tensor) -> None:
@@ -258,6 +258,7 @@ class ReIDModule(LightningModule, ABC):
     def setup(self, stage: str) -> None:
         """Prepare for training; start from ``init_from``, once, unless the run's weights come from a checkpoint."""
         use_durable_checkpoints(self.trainer)
+        super().setup(stage)
         if stage == "fit":
             # Now: a callback that averages weights adds an epoch of its own.
             self._length = {"max_epochs": self.trainer.max_epochs, "max_steps": self.trainer.max_steps}

@@ -46,8 +46,9 @@ class Baseline(ReIDModule):
             milestones=[20, 50],
         ),
         init_from: str | None = None,
+        gather: bool = True,
     ) -> None:
-        super().__init__(num_classes=num_classes, optimization=optimization, init_from=init_from)
+        super().__init__(num_classes=num_classes, optimization=optimization, init_from=init_from, gather=gather)
         self.margin = margin
         self.loss_weights = {"identity": identity_weight, "triplet": triplet_weight}
         self.adopt(
@@ -64,7 +65,8 @@ class Baseline(ReIDModule):
         """Return the identity cross-entropy and the triplet loss."""
         self.require_classes()
         _, pooled, z = self.encode(batch["image"], batch["modality"])
+        pooled, z, identity = self.gather(pooled, z, batch["identity"])
         return {
-            "identity": F.cross_entropy(self.classifier(z), batch["identity"]),
-            "triplet": batch_hard_triplet_loss(pooled, batch["identity"], self.margin),
+            "identity": F.cross_entropy(self.classifier(z), identity),
+            "triplet": batch_hard_triplet_loss(pooled, identity, self.margin),
         }

@@ -86,8 +86,9 @@ class DCLNet(ReIDModule):
             milestones=[15, 27],
         ),
         init_from: str | None = None,
+        gather: bool = True,
     ) -> None:
-        super().__init__(num_classes=num_classes, optimization=optimization, init_from=init_from)
+        super().__init__(num_classes=num_classes, optimization=optimization, init_from=init_from, gather=gather)
         self.parts, self.metric, self.rectify, self.temperature = parts, metric, rectify, temperature
         self.margin = margin if margin is not None else {"center_cluster": 0.7, "triplet": 0.3}[metric]
         self.loss_weights = {
@@ -144,6 +145,7 @@ class DCLNet(ReIDModule):
         maps, pooled, z = self.encode(images, batch["modality"])
         shallow, deep = maps[1], maps[-1]
         logits = self.classifier(z)
+        all_pooled, all_logits, all_identity = self.gather(pooled, logits, identity)
 
         erased = batch["erased"] if "erased" in batch else torch.zeros_like(images[:, 0], dtype=torch.bool)
         size = (shallow.shape[2], shallow.shape[3])
@@ -156,10 +158,11 @@ class DCLNet(ReIDModule):
 
         metric_loss = center_cluster_loss if self.metric == "center_cluster" else batch_hard_triplet_loss
         return {
-            "identity": F.cross_entropy(logits, identity),
-            self.metric: metric_loss(pooled, identity, self.margin),
+            "identity": F.cross_entropy(all_logits, all_identity),
+            self.metric: metric_loss(all_pooled, all_identity, self.margin),
+            # What follows compares pixels within an image or a pair, which stay in their process.
             "part": F.cross_entropy(self.parsing(deep), identity),
-            "pixel": pixel_classification_loss(pixel_logits, parsed),
+            "pixel": pixel_classification_loss(pixel_logits, parsed, mean_count=self.mean_count),
             "continuity": continuity_loss(pixel_logits),
             "dense": dense_contrastive_loss(
                 shallow[rows.visible],
@@ -167,5 +170,6 @@ class DCLNet(ReIDModule):
                 mask[rows.visible],
                 mask[rows.infrared],
                 temperature=self.temperature,
+                mean_count=self.mean_count,
             ),
         }

@@ -66,8 +66,9 @@ class MPANet(ReIDModule):
         mean_momentum: float = 0.2,
         optimization: Optimization = Optimization(milestones=[80, 120]),
         init_from: str | None = None,
+        gather: bool = True,
     ) -> None:
-        super().__init__(num_classes=num_classes, optimization=optimization, init_from=init_from)
+        super().__init__(num_classes=num_classes, optimization=optimization, init_from=init_from, gather=gather)
         if parts < 1:
             raise VIReIDError(f"parts is {parts}; give at least 1 pattern.")
         if not 0 < mean_momentum <= 1:
@@ -107,13 +108,14 @@ class MPANet(ReIDModule):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return the loss terms of a batch; its images may come in any order of modalities."""
         self.require_classes()
-        identity, modality = batch["identity"], batch["modality"]
-        features, masks = self.patterns(self.backbone.features(batch["image"], modality)[-1])
-        z = self.neck(features)
+        features, masks = self.patterns(self.backbone.features(batch["image"], batch["modality"])[-1])
+        features, z, identity, modality = self.gather(
+            features, self.neck(features), batch["identity"], batch["modality"]
+        )
         own, other = self.modality_classifiers(z, modality)
         return {
             "identity": F.cross_entropy(self.classifier(z).float(), identity),
-            "separation": separation_loss(masks),
+            "separation": separation_loss(masks),  # a mean over images
             "center_cluster": center_cluster_loss(features, identity, self.margin),
             "modality_identity": modality_identity_loss(own, identity, modality),
             "mutual_mean": mutual_mean_loss(own, other),

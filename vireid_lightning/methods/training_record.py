@@ -41,6 +41,8 @@ def describe_training(
         "augmentation": [_to_json(asdict(augmentation)) for augmentation in datamodule.augmentations],
         "training_list": datamodule.digest_training_list(),
         "processes": trainer.world_size,
+        "gather": trainer.lightning_module.gathers,
+        "sync_batchnorm": trainer.lightning_module.synchronises_normalisation,
         "accumulated_batches": trainer.accumulate_grad_batches,
         "precision": str(trainer.precision),
         "length": dict(length),

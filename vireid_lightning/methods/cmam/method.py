@@ -60,8 +60,7 @@ class CMAM(ReIDModule):
     One run goes through all phases; ``trainer.max_epochs`` is their number of epochs. Prototypes, and the classifiers
     of stage 1, whose rows are the clusters' mean features, start anew at every clustering; the optimiser's state at
     every phase. So a run that was stopped at the end of an epoch goes on as if it had not been. In several processes
-    features are gathered, the first one clusters, and all share labels and memory; losses that sum over the batch do so
-    over a process's part of it.
+    features are gathered, the first one clusters, and all share labels and memory.
 
     The embedding is z of model 1, averaged over the image and its mirror image, L2-normalised.
 
@@ -83,7 +82,7 @@ class CMAM(ReIDModule):
     """
 
     batches: ClassVar[BatchKind] = "pseudo_label"
-    training_arguments: ClassVar[tuple[str, ...]] = ("optimization", "source", "target")
+    training_arguments: ClassVar[tuple[str, ...]] = ("optimization", "gather", "source", "target")
 
     timeline: Timeline
     phase: Phase
@@ -100,8 +99,9 @@ class CMAM(ReIDModule):
         embedding: Literal["rgb", "both"] = "rgb",
         optimization: Optimization = Optimization(lr=3.5e-4, weight_decay=5e-4, schedule="constant"),
         init_from: str | None = None,
+        gather: bool = True,
     ) -> None:
-        super().__init__(num_classes=None, optimization=optimization, init_from=init_from)
+        super().__init__(num_classes=None, optimization=optimization, init_from=init_from, gather=gather)
         if self.optimization.schedule != "constant" or self.optimization.warmup_epochs:
             raise VIReIDError(
                 "CMAM's learning rate follows the steps of its stages (warmup_steps, constant_steps and final_lr of "
@@ -142,7 +142,7 @@ class CMAM(ReIDModule):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return the terms of the current phase; the batch's ``identity`` are the pseudo labels."""
         images, stage = batch["image"], self.phase.stage
-        channel = draw_channels(len(images), self.draw_key).to(images.device)
+        channel = self.draw(batch["modality"], draw_channels)
         view = self.gray_view(images, channel, fake_infrared=batch.get("fake_infrared"), erased=batch.get("erased"))
         if isinstance(stage, SourceStage):
             return self._source_losses(stage, batch, view)
@@ -150,12 +150,14 @@ class CMAM(ReIDModule):
 
     def _target_losses(self, stage: TargetStage, batch: Batch, view: Tensor) -> dict[str, Tensor]:
         modality, labels = batch["modality"], batch["identity"]
-        rgb, gray = self.rgb(batch["image"], modality), self.gray(view, modality).z
+        rgb, gray, labels, modality = self.gather(
+            self.rgb(batch["image"], modality), self.gray(view, modality).z, labels, modality
+        )
         logits = [
             prototype_logits(z, prototypes, temperature=stage.temperature)
             for z, prototypes in zip((rgb, gray), self._prototypes)
         ]
-        self.keep(rgb=rgb, gray=gray, labels=labels)
+        self.keep(rgb=rgb, gray=gray, labels=labels, modality=modality)
         return {
             "contrast_rgb": F.cross_entropy(logits[0], labels),
             "contrast_gray": F.cross_entropy(logits[1], labels),
@@ -167,7 +169,9 @@ class CMAM(ReIDModule):
     def _source_losses(self, stage: SourceStage, batch: Batch, view: Tensor) -> dict[str, Tensor]:
         images, modality, labels = batch["image"], batch["modality"], batch["identity"]
         # Three passes, not one over a longer batch: batch statistics would carry gradient between the streams.
-        streams = self.rgb(images, modality), self.rgb(view, modality), self.gray(view, modality).z
+        *streams, labels = self.gather(
+            self.rgb(images, modality), self.rgb(view, modality), self.gray(view, modality).z, labels
+        )
         weights = self._classifiers[0], self._classifiers[0], self._classifiers[1]
         logits = [
             circle_softmax_logits(z, weight, labels, scale=stage.scale, margin=stage.margin)
@@ -197,9 +201,11 @@ class CMAM(ReIDModule):
         """Move the prototypes towards the batch's features, those of all processes."""
         stage = self.phase.stage
         if isinstance(stage, TargetStage):
-            kept = {name: gather_rows(self, each) for name, each in self.kept.items()}
+            kept = self.kept if self.gathers else {name: gather_rows(self, each) for name, each in self.kept.items()}
+            # The order that one process has: a prototype moves from one image to the next.
+            order = kept["modality"].argsort(stable=True)
             for prototypes, name in zip(self._prototypes, ("rgb", "gray")):
-                update_memory(prototypes, kept[name], kept["labels"], momentum=stage.momentum)
+                update_memory(prototypes, kept[name][order], kept["labels"][order], momentum=stage.momentum)
 
     def enter(self, phase: Phase) -> None:
         """Begin a phase, or go on with it: its terms and their weights count from now on."""
@@ -232,7 +238,7 @@ class CMAM(ReIDModule):
         if phase.domain == "source":
             for old in self._classifiers:
                 optimizer.state.pop(old, None)
-            self._classifiers = [nn.Parameter(rows) for rows in centroids]
+            self._classifiers = [nn.Parameter(rows.to(self.neck.weight.dtype)) for rows in centroids]
             optimizer.param_groups[-1]["params"] = list(self._classifiers)
 
     def _cluster(self, features: Tensor, modality: Tensor) -> Clusters:

@@ -44,9 +44,8 @@ class MMGL(ReIDModule):
     permutation_weight * permutation recovery + cycle_weight * cycle-contrastive.
 
     Identities are never read: batches hold equal numbers of visible and infrared images, P * K of each
-    (``identities_per_batch`` and ``images_per_modality`` of the datamodule), drawn without them. In several processes
-    each contrasts the parts of its own share of the batch. Other methods start from a checkpoint of this one by their
-    ``init_from``.
+    (``identities_per_batch`` and ``images_per_modality`` of the datamodule), drawn without them. Other methods
+    start from a checkpoint of this one by their ``init_from``.
 
     In validation and testing, on shuffled images whose orders depend only on their place in the split, it logs
     ``val/permutation_accuracy``, ``val/stripe_match``, ``val/stripe_return``, each also by modality, and
@@ -93,8 +92,9 @@ class MMGL(ReIDModule):
         temperature: float = 0.07,
         optimization: Optimization = Optimization(optimizer="sgd", lr=0.1, schedule="cosine", warmup_epochs=10),
         init_from: str | None = None,
+        gather: bool = True,
     ) -> None:
-        super().__init__(num_classes=None, optimization=optimization, init_from=init_from)
+        super().__init__(num_classes=None, optimization=optimization, init_from=init_from, gather=gather)
         if stripes < 2:
             raise VIReIDError(f"stripes is {stripes}; there is no order to recover below 2.")
         if min(permutation_weight, cycle_weight) < 0 or permutation_weight == cycle_weight == 0:
@@ -152,12 +152,13 @@ class MMGL(ReIDModule):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return the loss terms of a batch; its images may come in any order of modalities."""
         images, modality = batch["image"], batch["modality"]
-        order = draw_orders(len(images), self.stripes, (_TRAINING, *self.draw_key)).to(images.device)
+        order = self.draw(modality, lambda count, key: draw_orders(count, self.stripes, (_TRAINING, *key)))
         scores, parts = self.recover(images, modality, order)
         terms: dict[str, Tensor] = {}
         if scores is not None:
             terms["permutation_recovery"] = permutation_recovery_loss(scores, order, **self.sinkhorn)
         if parts is not None:
+            parts, modality = self.gather(parts, modality)
             rows = ModalityRows.of(modality)
             visible, infrared = parts[rows.visible].flatten(0, 1), parts[rows.infrared].flatten(0, 1)
             terms["cycle_contrastive"] = cycle_contrastive_loss(visible, infrared, temperature=self.temperature)
