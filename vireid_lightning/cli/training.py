@@ -28,7 +28,7 @@ from vireid_lightning.data import CrossModalityDataModule, ReIDDataset
 from vireid_lightning.errors import VIReIDError
 from vireid_lightning.methods import ReIDModule
 from vireid_lightning.methods.checkpoint import BLOCK, read_checkpoint
-from vireid_lightning.modules.backbone import import_path
+from vireid_lightning.modules.own_network import import_path
 from vireid_lightning.modules.timm_creation import is_own
 
 #: Short options for what a checkpoint may be scored on all the same.

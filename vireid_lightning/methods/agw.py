@@ -74,14 +74,15 @@ class AGW(ReIDModule):
         )
         for stage, count in zip((2, 3), non_local_blocks, strict=True):
             part = self.backbone.stages[stage]
-            if count and type(part) is not nn.Sequential:
+            if not count:
+                continue
+            if not isinstance(part, nn.Sequential) or type(part) is not nn.Sequential:  # maps (B, C, H, W) throughout
                 raise VIReIDError(
                     "AGW puts non-local blocks behind the blocks of stages 2 and 3, which must be a convolutional "
                     f"network's; '{self.backbone.name}' has none such. Choose a network such as resnet50 or "
                     "convnext_tiny, or set non_local_blocks: [0, 0]."
                 )
-            if count:
-                insert_non_local(part, self.backbone.channels[stage], count, non_local_channels)
+            insert_non_local(part, self.backbone.channels[stage], count, non_local_channels)
         if num_classes is not None:
             self.classifier = nn.Linear(self.backbone.channels[-1], num_classes, bias=False)
 

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from vireid_lightning.modules.backbone import import_path
+from vireid_lightning.modules.own_network import import_path
 from vireid_lightning.modules.trunk import BackboneSettings
 
 #: Documentation of an argument by its name. A method documents such an argument itself only to say more.

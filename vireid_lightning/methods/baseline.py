@@ -15,8 +15,8 @@ from vireid_lightning.types import Batch
 class Baseline(ReIDModule):
     """Identity cross-entropy and a batch-hard triplet loss on a network whose stem exists per modality.
 
-    f is the average-pooled last map, or the class token, z = BN-neck(f). The triplet acts on f, the classifier on z. The embedding is z,
-    L2-normalised.
+    f is the average-pooled last map, or a vision transformer's class token, z = BN-neck(f). The triplet acts on f, the
+    classifier on z. The embedding is z, L2-normalised.
 
     Args:
         margin: Margin of the triplet loss.

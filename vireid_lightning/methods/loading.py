@@ -10,7 +10,7 @@ from torch import nn
 from vireid_lightning.errors import VIReIDError
 from vireid_lightning.methods.base import ReIDModule
 from vireid_lightning.methods.checkpoint import BLOCK, read_checkpoint
-from vireid_lightning.modules.backbone import import_path
+from vireid_lightning.modules.own_network import import_path
 from vireid_lightning.modules.timm_creation import is_own
 
 _Method = TypeVar("_Method", bound=ReIDModule)

@@ -81,7 +81,7 @@ class PerModality(nn.Module):
 class Backbone(nn.Module):
     """A network as five parts: what comes before the first stage (its max-pooling included), and four stages.
 
-    Two kinds of timm's networks are behind it, and a user's own. A four-stage network (ResNet, ConvNeXt, Swin, HRNet...)
+    Two kinds of timm's networks are behind it, and a user's own. A four-stage network (ResNet, ConvNeXt, Swin, HRNet)
     gives maps at strides 4, 8, 16 and 32, the last one 16 without its stride. Of a plain vision transformer (ViT,
     DINOv2, EVA, the image towers of CLIP and SigLIP) the first part is the patch embedding and a stage is a quarter of
     the blocks; its maps are the patch tokens, all at the stride of the patches. Any image size is taken: position

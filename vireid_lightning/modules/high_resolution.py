@@ -90,4 +90,6 @@ def build_high_resolution(name: str, settings: BackboneSettings, *, pretrained: 
     joins = [Join(*modules) for modules in zip(increase[1:], downsample, finals)]
     if settings.last_stride == 1:
         remove_stride(joins[-1].downsample)
-    return check_maps([stem, Branches(network, increase[0]), *joins], name, settings.last_stride, streams=1, size=(96, 64))
+    return check_maps(
+        [stem, Branches(network, increase[0]), *joins], name, settings.last_stride, streams=1, size=(96, 64)
+    )

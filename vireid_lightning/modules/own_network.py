@@ -21,9 +21,7 @@ def import_path(network: type[nn.Module]) -> str:
 
 
 @torch.no_grad()
-def build_own(
-    network: type[nn.Module], settings: BackboneSettings, *, pretrained: bool, weights: str | None
-) -> Trunk:
+def build_own(network: type[nn.Module], settings: BackboneSettings, *, pretrained: bool, weights: str | None) -> Trunk:
     """Build a user's own network, and find out its maps' channels and strides.
 
     Args:

@@ -94,7 +94,7 @@ class PositionEmbedding(nn.Module):
         found = state_dict.get(f"{prefix}grid")
         if isinstance(found, Tensor) and found.ndim == 4 and found.shape[:2] == self.grid.shape[:2]:
             self.grid.data = self.grid.data.new_empty(found.shape)
-        super()._load_from_state_dict(state_dict, prefix, *arguments)  # type: ignore[no-untyped-call]
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
 
 
 class TokenEmbedding(nn.Module):
@@ -119,7 +119,7 @@ class TokenEmbedding(nn.Module):
         self.position = None if positions is None else PositionEmbedding(grid.clone())
         self.drop = network.pos_drop
         self.norm: nn.Module = network.norm_pre
-        self.rope: nn.Module | None = getattr(network, "rope", None)
+        self.rope: Any = getattr(network, "rope", None)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return tokens (B, tokens, C) of a map, and the rotation of their positions where the network has one."""
@@ -127,7 +127,7 @@ class TokenEmbedding(nn.Module):
             x = self.position(x)
         tokens = x.flatten(2).transpose(1, 2)
         if self.prefix is not None:
-            tokens = torch.cat([self.prefix.expand(len(tokens), -1, -1), tokens], dim=1)
+            tokens = torch.cat([self.prefix.expand(tokens.shape[0], -1, -1), tokens], dim=1)
         rotation = None if self.rope is None else self.rope.get_embed(shape=[x.shape[2], x.shape[3]])
         return self.norm(self.drop(tokens)), rotation
 
@@ -202,16 +202,28 @@ def build_transformer(
     assert isinstance(network, VisionTransformer | Eva)
     if settings.token == "class" and network.cls_token is None:
         raise VIReIDError(f"'{name}' has no class token; set backbone_settings.token: pooled.")
-    embedding = PatchEmbedding(network.patch_embed, settings.patch_stride)
-    if settings.patch_stride is not None and settings.patch_stride > embedding.proj.kernel_size[0]:
+    return cut_transformer(network, settings.patch_stride)
+
+
+def cut_transformer(network: VisionTransformer | Eva, patch_stride: int | None = None) -> Trunk:
+    """Cut a network of timm's into patch embedding and quarters; the network is used up.
+
+    Args:
+        network: Created with ``dynamic_img_size``.
+        patch_stride: Distance of neighbouring patches in pixels; None is that of the network.
+
+    Raises:
+        VIReIDError: If ``patch_stride`` is larger than a patch.
+    """
+    patch = network.patch_embed.patch_size[0]
+    if patch_stride is not None and patch_stride > patch:
         raise VIReIDError(
-            f"backbone_settings.patch_stride is {settings.patch_stride}, which leaves out pixels between the patches "
-            f"of {embedding.proj.kernel_size[0]}; give at most that."
+            f"backbone_settings.patch_stride is {patch_stride}, which leaves out pixels between patches of {patch}; "
+            "give at most that."
         )
-    stride = embedding.proj.stride[0]
+    embedding = PatchEmbedding(network.patch_embed, patch_stride)
     parts = [embedding, *(TransformerPart(network, quarter) for quarter in range(1, PARTS))]
-    channels = [network.embed_dim] * PARTS
-    return Trunk(parts, channels, [stride] * PARTS, 1, signed=True, class_token=network.cls_token is not None)
+    return Trunk(parts, [network.embed_dim] * PARTS, [embedding.proj.stride[0]] * PARTS, streams=1, signed=True)
 
 
 def _require_plain(network: nn.Module, name: str, kind: type[nn.Module]) -> None:
@@ -226,6 +238,7 @@ def _require_plain(network: nn.Module, name: str, kind: type[nn.Module]) -> None
 
 def _not_plain(name: str) -> str:
     return (
-        f"'{name}' is a vision transformer of a structure of its own, which is not supported; choose a plain one, such "
-        "as vit_small_patch16_224, vit_small_patch14_reg4_dinov2, eva02_small_patch14_224 or vit_base_patch16_siglip_224."
+        f"'{name}' is a vision transformer of a structure of its own, which is not supported; choose a plain one, "
+        "such as vit_small_patch16_224, vit_small_patch14_reg4_dinov2, eva02_small_patch14_224 or "
+        "vit_base_patch16_siglip_224."
     )

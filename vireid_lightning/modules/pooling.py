@@ -65,4 +65,4 @@ class GeM(nn.Module):
         if self.signed and f"{prefix}signs" not in state_dict:
             self.signed = False
             del self.signs
-        super()._load_from_state_dict(state_dict, prefix, *arguments)  # type: ignore[no-untyped-call]
+        super()._load_from_state_dict(state_dict, prefix, *arguments)

@@ -81,7 +81,9 @@ def require_stripes(
     below = max(height // unit, 1) * unit
     advice = f"a multiple of {unit}, such as {below} or {below + unit}"
     if map_rows is not None and (map_rows(below) % stripes or map_rows(below + unit) % stripes):
-        fitting = [h for h in range(stripes, 4 * height + unit, stripes) if map_rows(h) > 0 and not map_rows(h) % stripes]
+        fitting = [
+            h for h in range(stripes, 4 * height + unit, stripes) if map_rows(h) > 0 and not map_rows(h) % stripes
+        ]
         advice = " or ".join(str(h) for h in sorted(fitting, key=lambda h: abs(h - height))[:2]) or "another"
     raise VIReIDError(
         f"An image height of {height} does not fit {stripes} stripes, which do not divide {what}; set image_size to a "

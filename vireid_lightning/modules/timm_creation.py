@@ -54,10 +54,11 @@ def create(name: str, *, drop_path: float | None = None, **arguments: Any) -> nn
         VIReIDError: If timm has no such weights tag, or the network has no stochastic depth and ``drop_path`` asks for
             it. What else the network's constructor raises is the caller's to explain.
     """
-    depth = {} if drop_path is None else {"drop_path_rate": drop_path}
+    if drop_path is not None:
+        arguments["drop_path_rate"] = drop_path
     without = VIReIDError(f"'{name}' has no stochastic depth; leave backbone_settings.drop_path out.")
     try:
-        network: nn.Module = timm.create_model(name, **depth, **arguments)
+        network: nn.Module = timm.create_model(name, **arguments)
     except RuntimeError as error:
         if "pretrained tag" in str(error) and not arguments.get("pretrained"):
             tags = timm.list_models(f"{name.split('.')[0]}.*", pretrained=True)

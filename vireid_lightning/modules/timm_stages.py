@@ -38,7 +38,7 @@ class ChannelsLastStage(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the map (B, C, H, W) behind the modules."""
-        result: Tensor = super().forward(x.permute(0, 2, 3, 1))
+        result: Tensor = super().forward(x.permute(0, 2, 3, 1))  # type: ignore[no-untyped-call]
         return result.permute(0, 3, 1, 2)
 
 
@@ -47,7 +47,7 @@ class FromChannelsLast(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the map (B, C, H, W) behind the modules."""
-        result: Tensor = super().forward(x.permute(0, 2, 3, 1))
+        result: Tensor = super().forward(x.permute(0, 2, 3, 1))  # type: ignore[no-untyped-call]
         return result
 
 
@@ -56,13 +56,11 @@ class ChannelsLastStem(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the map (B, C, H, W) of images."""
-        result: Tensor = super().forward(x)
+        result: Tensor = super().forward(x)  # type: ignore[no-untyped-call]
         return result.permute(0, 3, 1, 2)
 
 
-def build_stages(
-    name: str, family: str, settings: BackboneSettings, *, pretrained: bool, weights: str | None
-) -> Trunk:
+def build_stages(name: str, family: str, settings: BackboneSettings, *, pretrained: bool, weights: str | None) -> Trunk:
     """Build the stem, with its max-pooling, and the four stages of a timm network.
 
     The parts keep timm's names of their modules: ``parts[1]`` of a ResNet has the parameters ``layer1.0...``.
@@ -190,7 +188,7 @@ def check_maps(
 def explain_kinds(name: str) -> str:
     """Return the sentence that says which backbones there are."""
     return (
-        f"The backbone '{name}' has no four stages with maps at strides {', '.join(map(str, STAGE_STRIDES))} for images "
-        "of any size, nor is it a plain vision transformer; choose one such as resnet50, convnext_tiny, "
+        f"The backbone '{name}' has no four stages with maps at strides {', '.join(map(str, STAGE_STRIDES))} for "
+        "images of any size, nor is it a plain vision transformer; choose one such as resnet50, convnext_tiny, "
         "swin_tiny_patch4_window7_224, hrnet_w18, vit_small_patch16_224 or vit_small_patch14_reg4_dinov2."
     )

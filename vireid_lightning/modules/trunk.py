@@ -37,7 +37,6 @@ class Trunk(NamedTuple):
         strides: Strides of the parts' maps in pixels.
         streams: Largest number of parts, from the first, that may exist per modality.
         signed: Whether the last map holds values below 0, as behind anything but a ReLU.
-        class_token: Whether the last part's first carried token (B, tokens, C) is a class token.
     """
 
     parts: Sequence[nn.Module]
@@ -45,7 +44,6 @@ class Trunk(NamedTuple):
     strides: list[int]
     streams: int
     signed: bool
-    class_token: bool = False
 
 
 @dataclass(frozen=True)

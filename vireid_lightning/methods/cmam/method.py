@@ -69,7 +69,8 @@ class CMAM(ReIDModule):
         source: Settings of stage 1, by default the authors'; null leaves the stage out.
         target: Settings of stage 2, by default the authors'; null leaves the stage out. On its own it starts from
             ``init_from``.
-        backbone: Name of a timm network, or the class of your own (on the command line its import path), of both models.
+        backbone: Name of a timm network, or the class of your own, on the command line by its import path, for both
+            models.
         fake_share: Share of an image's fake-infrared copy in its gray view, where ``data.source`` has such copies.
         embedding: Embedding that is scored: ``rgb``, that of model 1 alone, or ``both``, both models' z, one after the
             other.

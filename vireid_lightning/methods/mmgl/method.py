@@ -197,9 +197,7 @@ class MMGL(ReIDModule):
             require_stripes(height, self.stripes)
         else:
             # The stripes of the stage-4 map are the parts.
-            require_stripes(
-                height, self.stripes, stride=self.backbone.strides[-1], map_rows=self.backbone.map_rows
-            )
+            require_stripes(height, self.stripes, stride=self.backbone.strides[-1], map_rows=self.backbone.map_rows)
 
     def _log_recovery(self, stage: str) -> None:
         # The metric has gathered all processes; averaging their equal values again keeps Lightning from a warning.
