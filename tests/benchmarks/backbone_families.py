@@ -1,11 +1,12 @@
-"""What each family of backbones costs: parameters, embedding, GFLOPs and images per second.
+"""What each family of backbones costs: parameters, width of the embedding, GFLOPs and images per second.
 
 Run by hand: python tests/benchmarks/backbone_families.py [--backbones NAME ...] [--size 256 128] [--batch 8]
 [--rounds 2]. Prints a markdown table. All backbones are built as the methods build them, without the last stride, from
 random weights. A training step is forward and backward of the mean of the last map, in float32, without an optimiser;
 embedding is the forward pass in eval mode. Images per second are those of one core, by the processor time of this
-process, which other processes hardly touch; the fastest round counts. GFLOPs are those of one image's forward pass, matrix products and convolutions alone, a
-multiplication and an addition being two. Patches of 14 pixels get the nearest smaller size that they fill.
+process, which other processes hardly touch; the fastest round counts. GFLOPs are those of one image's forward pass,
+matrix products and convolutions alone, a multiplication and an addition being two. Patches of 14 pixels get the nearest
+smaller size that they fill.
 """
 
 from __future__ import annotations
@@ -88,10 +89,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    print(
-        "| Backbone | Image | Strides | Embedding | Parameters, M | GFLOPs | Training, images/s of a core | Embedding, images/s of a core |"
-    )
-    print("|---|---|---|---:|---:|---:|---:|---:|")
+    heads = ["Backbone", "Image", "Strides", "Width", "Parameters, M", "GFLOPs", "Training, images/s", "embedding"]
+    print(f"| {' | '.join(heads)} |\n|---|---|---|{'---:|' * 5}")
     for row in measure(arguments.backbones, tuple(arguments.size), arguments.batch, arguments.rounds):
         print(
             f"| {row['backbone']} | {row['size']} | {row['strides']} | {row['width']} | {row['parameters']:.1f} "
