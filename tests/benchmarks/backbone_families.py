@@ -47,37 +47,33 @@ def fitting_size(backbone: Backbone, size: tuple[int, int]) -> tuple[int, int]:
     return size
 
 
-def measure(names: list[str], size: tuple[int, int], count: int, rounds: int) -> list[dict[str, object]]:
-    """Return one row of figures for each backbone."""
-    rows, modules, inputs = [], {}, {}
-    modality = torch.arange(count) % 2
-    for name in names:
-        torch.manual_seed(0)
-        modules[name] = backbone = Backbone(name, pretrained=False)
-        own = fitting_size(backbone, size)
-        inputs[name] = torch.randn(count, 3, *own)
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            backbone.eval()(inputs[name][:1], modality[:1])
-        parameters = sum(parameter.numel() for parameter in backbone.parameters())
-        strides = ", ".join(map(str, backbone.strides[1:]))
-        rows.append(
-            {"backbone": name, "size": f"{own[0]} x {own[1]}", "strides": strides, "width": backbone.channels[-1]}
-            | {"parameters": parameters / 1e6, "flops": counter.get_total_flops() / 1e9, "train": 0.0, "embed": 0.0}
-        )
-    for round_number in range(rounds + 1):
-        for row in rows:
-            backbone, images = modules[row["backbone"]], inputs[row["backbone"]]
-            start = time.process_time()
-            backbone.train()(images, modality)[-1].mean().backward()
-            middle = time.process_time()
-            with torch.no_grad():
-                backbone.eval()(images, modality)
-            end = time.process_time()
-            backbone.zero_grad(set_to_none=True)
-            if round_number:  # the first one warms up
-                row["train"] = max(row["train"], count / (middle - start))
-                row["embed"] = max(row["embed"], count / (end - middle))
-    return rows
+def measure(name: str, size: tuple[int, int], count: int, rounds: int) -> dict[str, object]:
+    """Return the figures of a backbone."""
+    torch.manual_seed(0)
+    backbone = Backbone(name, pretrained=False)
+    size = fitting_size(backbone, size)
+    images, modality = torch.randn(count, 3, *size), torch.arange(count) % 2
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        backbone.eval()(images[:1], modality[:1])
+    train = embed = float("inf")
+    for number in range(rounds + 1):
+        start = time.process_time()
+        backbone.train()(images, modality)[-1].mean().backward()
+        middle = time.process_time()
+        with torch.no_grad():
+            backbone.eval()(images, modality)
+        end = time.process_time()
+        if number:  # the first one warms up
+            train, embed = min(train, middle - start), min(embed, end - middle)
+    return {
+        "size": f"{size[0]} x {size[1]}",
+        "strides": ", ".join(map(str, backbone.strides[1:])),
+        "width": backbone.channels[-1],
+        "parameters": sum(parameter.numel() for parameter in backbone.parameters()) / 1e6,
+        "flops": counter.get_total_flops() / 1e9,
+        "train": count / train,
+        "embed": count / embed,
+    }
 
 
 def main() -> None:
@@ -91,10 +87,12 @@ def main() -> None:
     torch.set_num_threads(1)
     heads = ["Backbone", "Image", "Strides", "Width", "Parameters, M", "GFLOPs", "Training, images/s", "embedding"]
     print(f"| {' | '.join(heads)} |\n|---|---|---|{'---:|' * 5}")
-    for row in measure(arguments.backbones, tuple(arguments.size), arguments.batch, arguments.rounds):
+    for name in arguments.backbones:
+        row = measure(name, tuple(arguments.size), arguments.batch, arguments.rounds)
         print(
-            f"| {row['backbone']} | {row['size']} | {row['strides']} | {row['width']} | {row['parameters']:.1f} "
-            f"| {row['flops']:.1f} | {row['train']:.1f} | {row['embed']:.1f} |"
+            f"| {name} | {row['size']} | {row['strides']} | {row['width']} | {row['parameters']:.1f} "
+            f"| {row['flops']:.1f} | {row['train']:.1f} | {row['embed']:.1f} |",
+            flush=True,
         )
 
 
