@@ -39,6 +39,19 @@ class MyData(SYSUMM01):
 '''
 
 
+#: A network as a user may write one.
+NETWORK = """
+from torch import nn
+
+
+class MyNetwork(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        sizes = [(3, 8, 4), (8, 8, 1), (8, 16, 2), (16, 24, 2), (24, 32, 1)]
+        self.stages = nn.ModuleList(nn.Conv2d(i, o, 3, stride=s, padding=1) for i, o, s in sizes)
+"""
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     """A folder with the README's example method, a dataset, files that are none, and images."""
@@ -48,6 +61,7 @@ def folder(tmp_path_factory) -> Path:
     files = {
         "my_method": method + "\n\nclass Unfinished(ReIDModule):\n    pass\n\n\nclass Other:\n    pass\n",
         "my_data": DATASET,
+        "my_network": NETWORK,
         "torch": "raise RuntimeError('this file hides an installed package')",
         "broken": "import a_package_that_nobody_has",
         "failing": "raise RuntimeError('no such luck')",
@@ -114,6 +128,27 @@ def test_a_method_and_a_dataset_in_the_current_folder(folder):
 
 
 @pytest.mark.slow
+def test_a_backbone_in_the_current_folder(folder):
+    model = ["--model=Baseline", "--model.backbone=my_network.MyNetwork", "--model.pretrained=false"]
+    fit = call(folder, "fit", *model, *TINY, f"--trainer.logger={LOGGER.replace('run', 'backbone')}")
+    assert fit.returncode == 0, fit.stdout + fit.stderr
+    run = folder / "backbone/version_0"
+    checkpoint = run / "checkpoints/last.ckpt"
+    results = json.loads((run / "checkpoints/results.json").read_text(encoding="utf-8"))
+    config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    assert config["model"]["init_args"]["backbone"] == "my_network.MyNetwork"
+    test = call(folder, "test", f"--config={run / 'config.yaml'}", f"--ckpt_path={checkpoint}")
+    assert test.returncode == 0, test.stdout + test.stderr
+    again = json.loads((run / "checkpoints/results.json").read_text(encoding="utf-8"))
+    assert again["results"] == results["results"]
+
+    # A checkpoint imports nothing: the config names the class, and it must be the checkpoint's.
+    other = call(folder, "test", "--model=Baseline", *TINY, f"--ckpt_path={checkpoint}")
+    assert other.returncode == 2
+    assert "holds the backbone 'my_network.MyNetwork', which is none of timm's" in other.stderr.splitlines()[-1]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
@@ -133,6 +168,7 @@ def test_a_method_and_a_dataset_in_the_current_folder(folder):
             "'margn' of MyMethod at 'model'. Did you mean 'margin'?",
         ),
         (["--model=my_method.MyMethod", "--model.margin=far", *DATA], "The setting 'model.margin' is far"),
+        (["--model=Baseline", "--model.backbone=my_network.MyNetwrk", *DATA], "by the class's import path"),
         (["--model=Baseline", "--data.dataset=my_dat.MyData"], "Did you mean 'my_data'?"),
         (["--model=Baseline", "--data.dataset=my_data.MyDta"], "no class 'MyDta'. Did you mean 'MyData'?"),
         (["--model=Baseline", "--data.dataset=my_method.Other"], "'my_method.Other' is no ReIDDataset"),

@@ -202,4 +202,4 @@ def test_bad_arguments_are_refused():
     with pytest.raises(VIReIDError, match="mean_momentum"):
         build(mean_momentum=0.0)
     with pytest.raises(VIReIDError, match="no four stages"):
-        build(backbone="vit_tiny_patch16_224")
+        build(backbone="test_vit_relpos")

@@ -51,3 +51,38 @@ def test_only_a_learnable_exponent_is_a_parameter():
     assert torch.autograd.gradcheck(GeM(2.5, learnable=True).double(), (x.requires_grad_(),))
     with pytest.raises(VIReIDError, match="above 0"):
         GeM(0.0)
+
+
+def test_a_signed_map_is_pooled_with_its_signs():
+    x = torch.randn(2, 3, 4, 2, dtype=torch.float64)
+    pooling = GeM(signed=True)
+    positive, negative = x.clamp(min=0), (-x).clamp(min=0)
+    expected = positive.pow(3).mean((2, 3)).pow(1 / 3) - negative.pow(3).mean((2, 3)).pow(1 / 3)
+    # The 1e-12 under the root moves each mean by at most its own root, 1e-4, and by 1e-12 / (3 m^2) for a mean of m^3.
+    torch.testing.assert_close(pooling(x), expected, rtol=0, atol=1e-4)
+    torch.testing.assert_close(pooling(-x), -pooling(x))
+    torch.testing.assert_close(GeM(1.0, signed=True)(x), x.mean((2, 3)))
+    # The mean of 8 values to the power 60 is at least an eighth of the largest: 8^(-1/60) = 0.966.
+    large = x.sign() * (1 + x.abs())
+    high, largest = GeM(60.0, signed=True)(large), 2 * float(large.abs().max())
+    torch.testing.assert_close(high, large.amax((2, 3)) + large.amin((2, 3)), rtol=0, atol=0.034 * largest)
+    assert torch.autograd.gradcheck(GeM(signed=True), (x.requires_grad_(),))
+
+
+def test_values_that_cancel_out_have_a_bounded_gradient():
+    x = torch.tensor([[[[1.0, -1.0]]]], requires_grad=True)
+    GeM(signed=True)(x).sum().backward()
+    # Each half is a mean of one value and a 0: (1/2)^(1/3) of the value.
+    torch.testing.assert_close(x.grad, torch.full_like(x, 0.5 ** (1 / 3)))
+
+
+def test_a_state_dict_says_whether_maps_are_signed_and_an_older_one_that_they_are_not():
+    signed = GeM(signed=True)
+    assert list(signed.state_dict()) == ["signs"]
+    assert list(GeM().state_dict()) == []
+    again = GeM(signed=True)
+    again.load_state_dict(signed.state_dict())
+    assert again.signed
+    again.load_state_dict({})
+    assert not again.signed
+    assert list(again.state_dict()) == []

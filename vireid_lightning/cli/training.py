@@ -37,6 +37,8 @@ from vireid_lightning.errors import VIReIDError
 from vireid_lightning.methods import ReIDModule
 from vireid_lightning.methods.checkpoint import BLOCK, read_checkpoint
 from vireid_lightning.methods.resuming import compare_arguments
+from vireid_lightning.modules.own_network import import_path
+from vireid_lightning.modules.timm_creation import is_own
 
 #: Short options for what may be scored all the same.
 _ALLOWED = {
@@ -195,10 +197,19 @@ class VIReIDCLI(LightningCLI):
         self._checkpoint = {BLOCK: checkpoint[BLOCK]}
         # Resuming keeps the config's training; what shapes the networks comes from the checkpoint.
         method, stored = getattr(import_module(module), name), checkpoint["hyper_parameters"]
+        given = config.model.init_args
         if self.subcommand == "fit":
-            compare_arguments(path, stored, config.model.init_args, set(method.training_arguments) - {"optimization"})
-        for argument in set(stored) & set(vars(config.model.init_args)) - set(method.training_arguments):
-            config.model.init_args[argument] = stored[argument]
+            compare_arguments(path, stored, given, set(method.training_arguments) - {"optimization"})
+        for argument in set(stored) & set(vars(given)) - set(method.training_arguments):
+            if argument == "backbone" and is_own(stored[argument]):
+                own = import_path(given.backbone) if isinstance(given.backbone, type) else given.backbone
+                if own != stored[argument]:
+                    raise VIReIDError(
+                        f"{path} holds the backbone '{stored[argument]}', which is none of timm's, but the config's is "
+                        f"{own}; give --model.backbone {stored[argument]} if you trust that class."
+                    )
+            else:
+                given[argument] = stored[argument]
 
     def instantiate_trainer(self, **arguments: Any) -> Trainer:
         """Build the trainer.

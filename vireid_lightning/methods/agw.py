@@ -7,10 +7,11 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vireid_lightning.errors import VIReIDError
 from vireid_lightning.losses import weighted_regularized_triplet_loss
 from vireid_lightning.methods.base import ReIDModule
 from vireid_lightning.methods.optimization import Optimization
-from vireid_lightning.modules import Encoder, GeM, insert_non_local
+from vireid_lightning.modules import BackboneSettings, Encoder, GeM, insert_non_local
 from vireid_lightning.types import Batch
 
 
@@ -23,7 +24,7 @@ class AGW(ReIDModule):
     Args:
         gem_p: Exponent of the GeM pooling.
         non_local_blocks: Number of non-local blocks at the end of stage 2 and of stage 3, each behind a block of the
-            stage.
+            stage. Networks other than convolutional ones take none: [0, 0].
         non_local_channels: Number of channels within a non-local block; 1 in the released code.
         triplet_form: Form of the triplet loss's weights: ``release``, that of the released code, whose numbers are the
             published ones, or ``softmax``, a true softmax.
@@ -39,9 +40,10 @@ class AGW(ReIDModule):
         self,
         *,
         num_classes: int | None = None,
-        backbone: str = "resnet50.tv_in1k",
+        backbone: type[nn.Module] | str = "resnet50.tv_in1k",
         pretrained: bool = True,
         weights: str | None = None,
+        backbone_settings: BackboneSettings = BackboneSettings(),
         gem_p: float = 3.0,
         non_local_blocks: tuple[int, int] = (2, 3),
         non_local_channels: int = 1,
@@ -61,10 +63,26 @@ class AGW(ReIDModule):
         super().__init__(num_classes=num_classes, optimization=optimization, init_from=init_from, gather=gather)
         self.triplet_form = triplet_form
         self.loss_weights = {"identity": identity_weight, "triplet": triplet_weight}
-        self.adopt(Encoder(backbone, pretrained=pretrained, weights=weights, two_stream_until=1, pool=GeM(gem_p)))
+        self.adopt(
+            Encoder(
+                backbone,
+                pretrained=pretrained,
+                weights=weights,
+                two_stream_until=1,
+                pool=GeM(gem_p),
+                settings=backbone_settings,
+            )
+        )
         for stage, count in zip((2, 3), non_local_blocks, strict=True):
             part = self.backbone.stages[stage]
-            assert isinstance(part, nn.Sequential)  # stages 2 and 3 are shared by the modalities
+            if not count:
+                continue
+            if not isinstance(part, nn.Sequential) or type(part) is not nn.Sequential:  # maps (B, C, H, W) throughout
+                raise VIReIDError(
+                    "AGW puts non-local blocks behind the blocks of stages 2 and 3, which must be a convolutional "
+                    f"network's; '{self.backbone.name}' has none such. Choose a network such as resnet50 or "
+                    "convnext_tiny, or set non_local_blocks: [0, 0]."
+                )
             insert_non_local(part, self.backbone.channels[stage], count, non_local_channels)
         if num_classes is not None:
             self.classifier = nn.Linear(self.backbone.channels[-1], num_classes, bias=False)

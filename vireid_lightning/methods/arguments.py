@@ -8,17 +8,20 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from vireid_lightning.errors import VIReIDError
+from vireid_lightning.modules.own_network import import_path
+from vireid_lightning.modules.trunk import BackboneSettings
 
 #: Documentation of an argument by its name. A method documents such an argument itself only to say more.
 SHARED_ARGUMENTS = {
     "num_classes": "Number of training identities, ``datamodule.num_identities``; the command line fills it in. None "
     "builds no classifiers: such a module embeds images but cannot be trained.",
-    "backbone": "Name of a timm CNN with four stages.",
+    "backbone": "Name of a timm network, or the class of your own, on the command line by its import path.",
     "pretrained": "Whether the backbone starts from trained weights: those of the file ``weights``, else those that "
     "timm has for its name.",
     "weights": "Local file with a timm state dict of the backbone, for ``pretrained``.",
     "gather": "Whether the losses of several processes compare the images of all of them, and so are those of one "
     "process with the whole batch; False: each process compares its own images.",
+    "backbone_settings": "How the backbone is built beyond its name and weights.",
     "optimization": "Optimiser and learning-rate schedule.",
     "init_from": "Checkpoint of any method of this package whose encoder training starts from. Heads (``heads``) start "
     "fresh. A stem per modality starts from the checkpoint's stem of that modality, or from its single one; a single "
@@ -69,6 +72,20 @@ def _list_numbers(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple
 def argument_names(method: type) -> list[str]:
     """Return the names of the constructor arguments of a class."""
     return list(inspect.signature(method).parameters)
+
+
+def plain_backbone(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a constructor's arguments on its backbone as plain values that a checkpoint may hold.
+
+    A class becomes its import path, by which no constructor imports anything: whoever loads the checkpoint gives the
+    class.
+    """
+    plain: dict[str, Any] = {}
+    if isinstance(backbone := arguments.get("backbone"), type):
+        plain["backbone"] = import_path(backbone)
+    if isinstance(settings := arguments.get("backbone_settings"), BackboneSettings):
+        plain["backbone_settings"] = settings.to_dict()
+    return plain
 
 
 def document_arguments(method: type) -> None:

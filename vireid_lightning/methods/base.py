@@ -14,7 +14,7 @@ from vireid_lightning.data.datamodule import CrossModalityDataModule
 from vireid_lightning.data.samplers.choice import BatchKind
 from vireid_lightning.data.training_data import TrainingData
 from vireid_lightning.errors import VIReIDError, did_you_mean
-from vireid_lightning.methods.arguments import argument_names, check_numbers, document_arguments
+from vireid_lightning.methods.arguments import argument_names, check_numbers, document_arguments, plain_backbone
 from vireid_lightning.methods.checkpoint import BLOCK, describe_run, hand_on
 from vireid_lightning.methods.checkpoint_io import use_durable_checkpoints
 from vireid_lightning.methods.global_batch import GlobalBatch
@@ -94,7 +94,7 @@ class ReIDModule(GlobalBatch, ABC):
         # lack some. Values stay plain, so that a checkpoint loads with weights_only=True.
         missing = {"num_classes", "init_from", "gather"} - set(argument_names(type(self)))
         self.save_hyperparameters(ignore=["optimization", *missing])
-        self.save_hyperparameters({"optimization": self.optimization.to_dict()})
+        self.save_hyperparameters({"optimization": self.optimization.to_dict(), **plain_backbone(self.hparams)})
         check_numbers(self.hparams)
         self.loss_weights: Mapping[str, float] = {}
         self.training_data: TrainingData | None = None
@@ -369,6 +369,9 @@ class ReIDModule(GlobalBatch, ABC):
                 f"num_classes is {classes}, but the training set has {self.training_data.num_identities} identities; "
                 "leave num_classes out of the config, or set it to at least that number."
             )
+        for part in self.modules():
+            if isinstance(part, Backbone):
+                part.fit(self.training_data.image_size)
         self.prepare(self.training_data)
 
 

@@ -8,15 +8,15 @@ from torch import Tensor, nn
 from vireid_lightning.losses import batch_hard_triplet_loss
 from vireid_lightning.methods.base import ReIDModule
 from vireid_lightning.methods.optimization import Optimization
-from vireid_lightning.modules import Encoder, GlobalAveragePooling
+from vireid_lightning.modules import BackboneSettings, Encoder, GlobalAveragePooling
 from vireid_lightning.types import Batch
 
 
 class Baseline(ReIDModule):
     """Identity cross-entropy and a batch-hard triplet loss on a network whose stem exists per modality.
 
-    f is the average-pooled last map, z = BN-neck(f). The triplet acts on f, the classifier on z. The embedding is z,
-    L2-normalised.
+    f is the average-pooled last map, or a vision transformer's class token, z = BN-neck(f). The triplet acts on f, the
+    classifier on z. The embedding is z, L2-normalised.
 
     Args:
         margin: Margin of the triplet loss.
@@ -32,9 +32,10 @@ class Baseline(ReIDModule):
         self,
         *,
         num_classes: int | None = None,
-        backbone: str = "resnet50.tv_in1k",
+        backbone: type[nn.Module] | str = "resnet50.tv_in1k",
         pretrained: bool = True,
         weights: str | None = None,
+        backbone_settings: BackboneSettings = BackboneSettings(),
         margin: float = 0.3,
         identity_weight: float = 1.0,
         triplet_weight: float = 1.0,
@@ -52,7 +53,14 @@ class Baseline(ReIDModule):
         self.margin = margin
         self.loss_weights = {"identity": identity_weight, "triplet": triplet_weight}
         self.adopt(
-            Encoder(backbone, pretrained=pretrained, weights=weights, two_stream_until=1, pool=GlobalAveragePooling())
+            Encoder(
+                backbone,
+                pretrained=pretrained,
+                weights=weights,
+                two_stream_until=1,
+                pool=GlobalAveragePooling(),
+                settings=backbone_settings,
+            )
         )
         if num_classes is not None:
             self.classifier = nn.Linear(self.backbone.channels[-1], num_classes, bias=False)

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from vireid_lightning.data.datamodule import CrossModalityDataModule
 from vireid_lightning.errors import VIReIDError
+from vireid_lightning.modules.plain_transformer import resample_positions
 from vireid_lightning.version import __version__
 
 BLOCK = "vireid"
@@ -137,6 +138,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 def hand_on(path: str | Path, module: nn.Module, *, heads: tuple[str, ...] = ()) -> str:
     """Copy into a module every encoder tensor that a checkpoint holds under the same name and shape.
 
+    Position embeddings of a vision transformer are resampled where the image sizes differ.
+
     Args:
         path: The checkpoint.
         module: The module; changed in place.
@@ -155,8 +158,11 @@ def hand_on(path: str | Path, module: nn.Module, *, heads: tuple[str, ...] = ())
     loaded, used = [], set()
     for name in encoder:
         for candidate in _candidates(name):
-            if candidate in source and source[candidate].shape == target[name].shape:
-                target[name].copy_(source[candidate])
+            found = source.get(candidate)
+            if found is not None and name.endswith("position.grid") and found.shape[:2] == target[name].shape[:2]:
+                found = resample_positions(found, (target[name].shape[2], target[name].shape[3]))
+            if found is not None and found.shape == target[name].shape:
+                target[name].copy_(found)
                 loaded.append(name)
                 used.add(candidate)
                 break

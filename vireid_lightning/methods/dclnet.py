@@ -20,6 +20,7 @@ from vireid_lightning.losses import (
 from vireid_lightning.methods.base import ReIDModule
 from vireid_lightning.methods.optimization import Optimization
 from vireid_lightning.modules import (
+    BackboneSettings,
     Encoder,
     GeM,
     ModalityRows,
@@ -64,9 +65,10 @@ class DCLNet(ReIDModule):
         self,
         *,
         num_classes: int | None = None,
-        backbone: str = "resnet50.tv_in1k",
+        backbone: type[nn.Module] | str = "resnet50.tv_in1k",
         pretrained: bool = True,
         weights: str | None = None,
+        backbone_settings: BackboneSettings = BackboneSettings(),
         gem_p: float = 3.0,
         parts: int = 6,
         metric: Literal["center_cluster", "triplet"] = "center_cluster",
@@ -99,11 +101,21 @@ class DCLNet(ReIDModule):
             "continuity": continuity_weight,
             "dense": dense_weight,
         }
-        self.adopt(Encoder(backbone, pretrained=pretrained, weights=weights, two_stream_until=2, pool=GeM(gem_p)))
+        self.adopt(
+            Encoder(
+                backbone,
+                pretrained=pretrained,
+                weights=weights,
+                two_stream_until=2,
+                pool=GeM(gem_p),
+                settings=backbone_settings,
+                stage1_for="DCLNet contrasts the pixels of stage 1's map",
+            )
+        )
         channels = self.backbone.channels
         if num_classes is not None:
             self.classifier = nn.Linear(channels[-1], num_classes, bias=False)
-            self.parsing = PartAwareParsing(channels[-1], num_classes, parts)
+            self.parsing = PartAwareParsing(channels[-1], num_classes, parts, signed=self.backbone.signed)
             self.pixels = PixelClassifiers(channels, parts)
 
     def prepare(self, data: TrainingData) -> None:

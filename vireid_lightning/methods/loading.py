@@ -5,29 +5,36 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TypeVar, overload
 
+from torch import nn
+
 from vireid_lightning.errors import VIReIDError
 from vireid_lightning.methods.base import ReIDModule
 from vireid_lightning.methods.checkpoint import BLOCK, read_checkpoint
+from vireid_lightning.modules.own_network import import_path
+from vireid_lightning.modules.timm_creation import is_own
 
 _Method = TypeVar("_Method", bound=ReIDModule)
 
 
 @overload
-def load_method(path: str | Path) -> ReIDModule: ...
+def load_method(path: str | Path, *, backbone: type[nn.Module] | None = None) -> ReIDModule: ...
 @overload
-def load_method(path: str | Path, method: type[_Method]) -> _Method: ...
+def load_method(path: str | Path, method: type[_Method], *, backbone: type[nn.Module] | None = None) -> _Method: ...
 
 
-def load_method(path: str | Path, method: type[ReIDModule] | None = None) -> ReIDModule:
+def load_method(
+    path: str | Path, method: type[ReIDModule] | None = None, *, backbone: type[nn.Module] | None = None
+) -> ReIDModule:
     """Rebuild the method that a checkpoint holds, in eval mode on the CPU.
 
     Args:
         path: The checkpoint.
         method: Class of the method; needed for one that is not of this package. A checkpoint never decides what is
             imported: by its name alone only the methods of this package are found.
+        backbone: Class of the backbone; needed for one of your own, and only then.
 
     Raises:
-        VIReIDError: If the file is no checkpoint of this package, or it holds another method.
+        VIReIDError: If the file is no checkpoint of this package, or it holds another method or another backbone.
 
     Example:
         >>> model = load_method("runs/quickstart/version_0/checkpoints/best.ckpt")  # doctest: +SKIP
@@ -47,7 +54,20 @@ def load_method(path: str | Path, method: type[ReIDModule] | None = None) -> ReI
         method = known[name]
     elif method.__name__ != name:
         raise VIReIDError(f"{path} holds the method '{name}', not {method.__name__}; give method={name}.")
-    module = method(**method.upgrade_arguments(checkpoint["hyper_parameters"]))
+    arguments = dict(method.upgrade_arguments(checkpoint["hyper_parameters"]))
+    if backbone is not None:
+        if arguments.get("backbone") != import_path(backbone):
+            raise VIReIDError(
+                f"{path} holds the backbone '{arguments.get('backbone')}', not {import_path(backbone)}; give its own "
+                "class, or none where it is timm's."
+            )
+        arguments["backbone"] = backbone
+    elif is_own(name := arguments.get("backbone")):
+        raise VIReIDError(
+            f"{path} holds the backbone '{name}', which is none of timm's; import its class and load the checkpoint "
+            f"with load_method(path, backbone={str(name).rpartition('.')[2]})."
+        )
+    module = method(**arguments)
     module.load_state_dict(checkpoint["state_dict"])
     module.on_load_checkpoint(checkpoint)
     return module.eval()

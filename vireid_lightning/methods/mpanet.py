@@ -19,13 +19,15 @@ from vireid_lightning.modules.modality_alleviation import ModalityAlleviation
 from vireid_lightning.modules.modality_classifiers import ModalityClassifiers, mean_rate
 from vireid_lightning.modules.neck import BNNeck
 from vireid_lightning.modules.pattern_alignment import PatternAlignment
+from vireid_lightning.modules.trunk import BackboneSettings
 from vireid_lightning.types import Batch
 
 
 class MPANet(ReIDModule):
     """Discover Cross-Modality Nuances for Visible-Infrared Person Re-Identification (Wu et al., CVPR 2021).
 
-    One stream for both modalities: modality alleviation behind stages 3 and 4, pattern alignment instead of pooling.
+    One stream for both modalities: modality alleviation behind stages 3 and 4 (a vision transformer's third and
+    last quarter of blocks), pattern alignment instead of pooling.
     The loss is identity + separation_weight * separation + center_cluster_weight * center cluster + modality_weight *
     (modality identity of both classifiers) + mutual_weight * mutual mean learning.
 
@@ -53,9 +55,10 @@ class MPANet(ReIDModule):
         self,
         *,
         num_classes: int | None = None,
-        backbone: str = "resnet50.tv_in1k",
+        backbone: type[nn.Module] | str = "resnet50.tv_in1k",
         pretrained: bool = True,
         weights: str | None = None,
+        backbone_settings: BackboneSettings = BackboneSettings(),
         parts: int = 6,
         margin: float = 0.7,
         identity_weight: float = 1.0,
@@ -82,7 +85,8 @@ class MPANet(ReIDModule):
             "modality_identity": modality_weight,
             "mutual_mean": mutual_weight,
         }
-        self.backbone = Backbone(backbone, pretrained=pretrained, weights=weights)
+        self.backbone = Backbone(backbone, pretrained=pretrained, weights=weights, settings=backbone_settings)
+        self.backbone.require_maps("MPANet pools the last map under its patterns")
         for stage in (3, 4):
             self.backbone.insert_after(stage, ModalityAlleviation(self.backbone.channels[stage]))
         self.patterns = PatternAlignment(self.backbone.channels[4], parts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -13,6 +13,7 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import nn
 
 from vireid_lightning.errors import VIReIDError, did_you_mean
+from vireid_lightning.modules.backbone import Backbone
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,9 @@ class Optimization:
         nesterov: Whether the momentum of ``sgd`` is Nesterov's.
         lr_factors: Learning-rate factors by the prefix of a parameter's name; the longest prefix that matches counts,
             and a parameter that matches none has the factor 1.
+        layer_decay: Factor on the learning rate of each layer of the backbone relative to the layer behind it; 1 is one
+            rate for all. A layer is a stage, of a vision transformer a block; neck and classifiers have the whole rate
+            (Bao et al., ICLR 2022; 0.65 to 0.9 for pretrained transformers).
         schedule: Learning-rate schedule: ``constant``, ``multistep`` (times ``gamma`` at each milestone) or ``cosine``
             (to 0 at the end of the run, which ``max_epochs`` or ``max_steps`` of the trainer say).
         milestones: Epochs from which the rate is multiplied by ``gamma``, counted from 0.
@@ -40,6 +44,7 @@ class Optimization:
     momentum: float = 0.9
     nesterov: bool = True
     lr_factors: dict[str, float] = field(default_factory=dict)
+    layer_decay: float = 1.0
     schedule: Literal["constant", "multistep", "cosine"] = "multistep"
     milestones: list[int] = field(default_factory=list)
     gamma: float = 0.1
@@ -53,6 +58,7 @@ class Optimization:
         ranges = {
             "weight_decay": (0 <= self.weight_decay < math.inf, "0 or more"),
             "momentum": (0 <= self.momentum < 1, "0 or more, and below 1"),
+            "layer_decay": (0 < self.layer_decay <= 1, "a factor above 0 and up to 1"),
             "gamma": (0 < self.gamma < math.inf, "a factor above 0"),
             "warmup_epochs": (self.warmup_epochs >= 0, "0 or more"),
             "lr_factors": (all(0 <= factor < math.inf for factor in self.lr_factors.values()), "factors of 0 or more"),
@@ -88,8 +94,14 @@ class Optimization:
             return self.gamma ** sum(epoch >= milestone for milestone in self.milestones)
         return 1.0
 
-    def parameter_groups(self, named_parameters: Iterable[tuple[str, nn.Parameter]]) -> list[dict[str, Any]]:
+    def parameter_groups(
+        self, named_parameters: Iterable[tuple[str, nn.Parameter]], decays: Mapping[str, float] | None = None
+    ) -> list[dict[str, Any]]:
         """Return one optimiser group for each learning-rate factor in use.
+
+        Args:
+            named_parameters: Names and parameters.
+            decays: Further factors by name, see :meth:`layer_decays`.
 
         Raises:
             VIReIDError: If a prefix of ``lr_factors`` is the start of no parameter's name.
@@ -106,7 +118,8 @@ class Optimization:
         groups: dict[float, list[nn.Parameter]] = {}
         for name, parameter in trainable:
             prefixes = [prefix for prefix in self.lr_factors if name.startswith(prefix)]
-            groups.setdefault(self.lr_factors[max(prefixes, key=len)] if prefixes else 1.0, []).append(parameter)
+            factor = self.lr_factors[max(prefixes, key=len)] if prefixes else 1.0
+            groups.setdefault(factor * (decays or {}).get(name, 1.0), []).append(parameter)
         return [{"params": parameters, "lr": self.lr * factor} for factor, parameters in sorted(groups.items())]
 
     def count_epochs(self, trainer: Trainer, steps_per_epoch: float) -> int:
@@ -132,9 +145,20 @@ class Optimization:
             )
         return max(min(limits, default=1), 1)
 
+    def layer_decays(self, module: nn.Module) -> dict[str, float]:
+        """Return the factors of ``layer_decay`` by the names of a module's parameters; 1 where a name is missing."""
+        if self.layer_decay == 1:
+            return {}
+        decays = {}
+        for prefix, part in module.named_modules():
+            if isinstance(part, Backbone):
+                numbers, count = part.layer_numbers()
+                decays.update({f"{prefix}.{name}": self.layer_decay ** (count - n) for name, n in numbers.items()})
+        return decays
+
     def build(self, module: nn.Module, max_epochs: int) -> OptimizerLRSchedulerConfig:
         """Return what ``configure_optimizers`` returns: the optimiser and its per-epoch schedule."""
-        groups = self.parameter_groups(module.named_parameters())
+        groups = self.parameter_groups(module.named_parameters(), self.layer_decays(module))
         optimizer: torch.optim.Optimizer
         if self.optimizer == "sgd":
             optimizer = torch.optim.SGD(

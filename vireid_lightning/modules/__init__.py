@@ -25,10 +25,12 @@ from vireid_lightning.modules.stripes import (
     pool_stripes,
     shuffle_stripes,
 )
+from vireid_lightning.modules.trunk import BackboneSettings
 
 __all__ = [
     "BNNeck",
     "Backbone",
+    "BackboneSettings",
     "Encoder",
     "Encoding",
     "GeM",

@@ -61,12 +61,13 @@ class PartAwareParsing(nn.Module):
         channels: Number of channels of the last map.
         num_classes: Number of training identities.
         parts: Number of parts, one for each stripe.
+        signed: Whether the last map holds values below 0.
     """
 
-    def __init__(self, channels: int, num_classes: int, parts: int = 6) -> None:
+    def __init__(self, channels: int, num_classes: int, parts: int = 6, *, signed: bool = False) -> None:
         super().__init__()
         self.parts = parts
-        self.pool = GeM()
+        self.pool = GeM(signed=signed)
         self.neck = BNNeck(parts * channels)
         self.classifier = nn.Linear(parts * channels, num_classes, bias=False)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -59,26 +59,35 @@ def draw_orders(count: int, stripes: int, seed: Sequence[int]) -> Tensor:
     return torch.rand(count, stripes, dtype=torch.float64, generator=generator).argsort(1)
 
 
-def require_stripes(height: int, stripes: int, *, stride: int = 1) -> None:
+def require_stripes(
+    height: int, stripes: int, *, stride: int = 1, map_rows: Callable[[int], int] | None = None
+) -> None:
     """Check that an image, and the map of a given stride, can be cut into equal stripes.
 
     Args:
         height: Height of the image in pixels.
         stripes: Number of stripes.
         stride: Stride of the map, which has ``height / stride`` rows, rounded up; 1 checks the image alone.
+        map_rows: Function from a height to the rows of the map, where they are other than that.
 
     Raises:
         VIReIDError: If the stripes do not divide the rows; names the nearest heights that fit.
     """
-    rows = -(-height // stride)
+    rows = -(-height // stride) if map_rows is None else map_rows(height)
     if height % stripes == 0 and rows % stripes == 0:
         return
     what = f"the {rows} rows of its map of stride {stride}" if height % stripes == 0 else "it"
     unit = stripes * stride
     below = max(height // unit, 1) * unit
+    advice = f"a multiple of {unit}, such as {below} or {below + unit}"
+    if map_rows is not None and (map_rows(below) % stripes or map_rows(below + unit) % stripes):
+        fitting = [
+            h for h in range(stripes, 4 * height + unit, stripes) if map_rows(h) > 0 and not map_rows(h) % stripes
+        ]
+        advice = " or ".join(str(h) for h in sorted(fitting, key=lambda h: abs(h - height))[:2]) or "another"
     raise VIReIDError(
         f"An image height of {height} does not fit {stripes} stripes, which do not divide {what}; set image_size to a "
-        f"height that is a multiple of {unit}, such as {below} or {below + unit}."
+        f"height that is {advice}."
     )
 
 

@@ -38,7 +38,7 @@ from vireid_lightning.methods.pseudo_labels import (
     label_by_identity,
     require_self_training,
 )
-from vireid_lightning.modules import Encoder, GeM, GrayView, draw_channels
+from vireid_lightning.modules import BackboneSettings, Encoder, GeM, GrayView, draw_channels
 from vireid_lightning.types import Batch
 
 
@@ -68,7 +68,8 @@ class CMAM(ReIDModule):
         source: Settings of stage 1, by default the authors'; null leaves the stage out.
         target: Settings of stage 2, by default the authors'; null leaves the stage out. On its own it starts from
             ``init_from``.
-        backbone: Name of a timm CNN with four stages, of both models.
+        backbone: Name of a timm network, or the class of your own, on the command line by its import path, for both
+            models.
         fake_share: Share of an image's fake-infrared copy in its gray view, where ``data.source`` has such copies.
         embedding: Embedding that is scored: ``rgb``, that of model 1 alone, or ``both``, both models' z, one after the
             other.
@@ -92,9 +93,10 @@ class CMAM(ReIDModule):
         *,
         source: SourceStage | None = SourceStage(),
         target: TargetStage | None = TargetStage(),
-        backbone: str = "resnet50.tv_in1k",
+        backbone: type[nn.Module] | str = "resnet50.tv_in1k",
         pretrained: bool = True,
         weights: str | None = None,
+        backbone_settings: BackboneSettings = BackboneSettings(),
         fake_share: float = 0.2,
         embedding: Literal["rgb", "both"] = "rgb",
         optimization: Optimization = Optimization(lr=3.5e-4, weight_decay=5e-4, schedule="constant"),
@@ -114,8 +116,18 @@ class CMAM(ReIDModule):
         self.save_hyperparameters({name: stage and asdict(stage) for name, stage in stages.items()})
         self.embedding = embedding
         # Model 1 is spelled out, so that other methods find its backbone under its usual name.
-        self.adopt(Encoder(backbone, pretrained=pretrained, weights=weights, pool=GeM(3.0, learnable=True)))
-        self.gray = Encoder(backbone, pretrained=pretrained, weights=weights, pool=GeM(3.0, learnable=True))
+        first, second = (
+            Encoder(
+                backbone,
+                pretrained=pretrained,
+                weights=weights,
+                pool=GeM(3.0, learnable=True),
+                settings=backbone_settings,
+            )
+            for _ in range(2)
+        )
+        self.adopt(first)
+        self.gray = second
         self.gray_view = GrayView(fake_share)
         # Made anew at every clustering, so neither is part of the module's state.
         self._prototypes: list[Tensor] = []

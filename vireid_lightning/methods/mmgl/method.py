@@ -7,7 +7,7 @@ from typing import ClassVar, TypedDict
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.callbacks import ModelCheckpoint
-from torch import Tensor
+from torch import Tensor, nn
 
 from vireid_lightning.data.samplers.choice import BatchKind
 from vireid_lightning.data.training_data import TrainingData
@@ -19,13 +19,11 @@ from vireid_lightning.methods.mmgl.stripe_recovery import StripeRecovery
 from vireid_lightning.methods.optimization import Optimization
 from vireid_lightning.modules.backbone import Backbone, ModalityRows
 from vireid_lightning.modules.stripes import PartHead, PermutationHead, draw_orders, require_stripes, shuffle_stripes
+from vireid_lightning.modules.trunk import BackboneSettings
 from vireid_lightning.types import Batch
 
 #: Streams of random orders that never meet.
 _TRAINING, _EVALUATION = 0, 1
-
-#: Stride of the stage-4 map, whose stripes are the parts: the last stride is 1.
-_STRIDE = 16
 
 
 class SinkhornSettings(TypedDict):
@@ -79,9 +77,10 @@ class MMGL(ReIDModule):
     def __init__(
         self,
         *,
-        backbone: str = "resnet50",
+        backbone: type[nn.Module] | str = "resnet50",
         pretrained: bool = False,
         weights: str | None = None,
+        backbone_settings: BackboneSettings = BackboneSettings(),
         two_stream_until: int = 1,
         stripes: int = 6,
         permutation_weight: float = 1.0,
@@ -106,7 +105,14 @@ class MMGL(ReIDModule):
         self.loss_weights = {"permutation_recovery": permutation_weight, "cycle_contrastive": cycle_weight}
         self.sinkhorn = SinkhornSettings(rounds=sinkhorn_rounds, temperature=sinkhorn_temperature)
         self.temperature = temperature
-        self.backbone = Backbone(backbone, pretrained=pretrained, weights=weights, two_stream_until=two_stream_until)
+        self.backbone = Backbone(
+            backbone,
+            pretrained=pretrained,
+            weights=weights,
+            two_stream_until=two_stream_until,
+            settings=backbone_settings,
+        )
+        self.backbone.require_maps("MMGL cuts the last map into stripes")
         channels = self.backbone.channels[-1]
         self.permutation_head = PermutationHead(channels, stripes) if permutation_weight else None
         self.part_head = PartHead(channels, stripes, part_dimension) if cycle_weight else None
@@ -129,7 +135,7 @@ class MMGL(ReIDModule):
             Scores of the order (B, d, d) and L2-normalised part features (B, d, ``part_dimension``), place by place;
             None for a task that is switched off.
         """
-        require_stripes(images.shape[2], self.stripes, stride=self._cut_stride())
+        self._require_stripes(images.shape[2])
         maps = self.backbone.features(shuffle_stripes(images, order), modality)[-1]
         scores = None if self.permutation_head is None else self.permutation_head(maps)
         parts = None if self.part_head is None else self.part_head(maps)
@@ -137,7 +143,7 @@ class MMGL(ReIDModule):
 
     def prepare(self, data: TrainingData) -> None:
         """Check that the stripes fit the images, and that what is monitored is logged."""
-        require_stripes(data.image_size[0], self.stripes, stride=self._cut_stride())
+        self._require_stripes(data.image_size[0])
         monitored = [c.monitor or "" for c in self.trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)]
         for name, weight, head in (
             ("val/permutation_accuracy", "permutation_weight", self.permutation_head),
@@ -187,8 +193,12 @@ class MMGL(ReIDModule):
         """Log what was recovered."""
         self._log_recovery("test")
 
-    def _cut_stride(self) -> int:
-        return _STRIDE if self.part_head is not None else 1
+    def _require_stripes(self, height: int) -> None:
+        if self.part_head is None:
+            require_stripes(height, self.stripes)
+        else:
+            # The stripes of the stage-4 map are the parts.
+            require_stripes(height, self.stripes, stride=self.backbone.strides[-1], map_rows=self.backbone.map_rows)
 
     def _log_recovery(self, stage: str) -> None:
         # The metric has gathered all processes; averaging their equal values again keeps Lightning from a warning.
