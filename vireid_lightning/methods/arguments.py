@@ -11,7 +11,9 @@ SHARED_ARGUMENTS = {
     "backbone": "Name of a timm CNN with four stages.",
     "pretrained": "Whether the backbone starts from trained weights: those of the file ``weights``, else those that "
     "timm has for its name.",
-    "weights": "Local file with a timm state dict of the backbone, for ``pretrained``.",
+    "weights": "File with a state dict of the backbone, for ``pretrained``: .safetensors or .pth, by timm's names "
+    "or in their order. ``package:NAME`` takes the file of an installed package; ``small`` the package known for "
+    "the backbone, ``tf_efficientnet_lite0`` with the extra ``small-weights``.",
     "optimization": "Optimiser and learning-rate schedule.",
     "init_from": "Checkpoint of any method of this package whose encoder training starts from. Heads (``heads``) start "
     "fresh. A stem per modality starts from the checkpoint's stem of that modality, or from its single one; a single "

@@ -76,7 +76,8 @@ class Backbone(nn.Module):
         name: A timm model with maps at strides 4, 8, 16 and 32: ResNet, RegNet, MobileNet, EfficientNet, ConvNeXt...
         pretrained: Start from trained weights: those of the file ``weights``, else those that timm has for the name.
             With False nothing is read and the weights are random.
-        weights: Local file with a timm state dict of the model, .safetensors or .pth.
+        weights: File with a state dict of the model, .safetensors or .pth, ``package:NAME`` for that of an installed
+            package, or ``small``; see :func:`~vireid_lightning.modules.weights.read_weights`.
         last_stride: Stride of stage 4. With 1, the papers' choice, its map has the size of stage 3's; no dilation.
         two_stream_until: Number of parts that exist per modality: 0 one stream, 1 the stem, 2 the stem and stage 1...
 

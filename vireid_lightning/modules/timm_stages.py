@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from collections import OrderedDict, defaultdict
-from pathlib import Path
+from collections import OrderedDict
 from typing import Any
 
 import timm
 import torch
 from timm.layers.blur_pool import BlurPool2d
 from timm.layers.conv2d_same import Conv2dSame
-from timm.models import FeatureDictNet, load_state_dict
+from timm.models import FeatureDictNet
 from torch import Tensor, nn
 
 from vireid_lightning.errors import VIReIDError, did_you_mean
+from vireid_lightning.modules.weights import find_weights, read_weights
 
 STAGE_STRIDES = [4, 8, 16, 32]
 
@@ -32,7 +32,7 @@ def build_stages(
     Args:
         name: A timm model name, with or without a tag of pretrained weights.
         pretrained: Load pretrained weights, from ``weights`` or, where that is None, those of the name's tag.
-        weights: Local file with a timm state dict of the model.
+        weights: What :func:`~vireid_lightning.modules.weights.read_weights` takes: a file, a package or ``small``.
         last_stride: Stride of the last stage, 1 or 2. With 1, its convolutions and poolings of stride 2 get stride 1,
             and nothing is dilated.
 
@@ -45,8 +45,8 @@ def build_stages(
     """
     if last_stride not in (1, 2):
         raise VIReIDError(f"last_stride is {last_stride}; give 1 (as the papers do) or 2 (as trained on ImageNet).")
-    if pretrained and weights is not None and not Path(weights).expanduser().is_file():
-        raise VIReIDError(f"There is no weights file at {weights}; give the path of a state dict of '{name}'.")
+    if pretrained and weights is not None:
+        find_weights(weights, name)
     # The structure is checked before any weights are read or downloaded.
     stages, channels = _assemble(_create(name), name, last_stride)
     if pretrained:
@@ -94,36 +94,9 @@ def _create_pretrained(name: str, weights: str | None) -> nn.Module:
                 f"The pretrained weights of '{name}' could not be loaded ({type(error).__name__}: {error}). Without a "
                 "network, give a local file as weights, or pretrained: false for random weights."
             ) from error
-    path = str(Path(weights).expanduser())
-    try:
-        # custom_load tells the format of the tag's own weights, not of this file.
-        network = _create(name, pretrained=True, pretrained_cfg_overlay={"file": path, "custom_load": False})
-        found = load_state_dict(path)
-    except Exception as error:
-        raise VIReIDError(
-            f"{weights} could not be loaded as weights of '{name}' ({type(error).__name__}: {error}); give a timm "
-            "state dict of that model as .safetensors or .pth."
-        ) from error
-    missing = _not_found(network, found)
-    if missing:
-        raise VIReIDError(
-            f"{weights} has no weights for {len(missing)} tensors of '{name}', the first being {missing[0]}; give a "
-            "timm state dict of that model."
-        )
-    return network
-
-
-def _not_found(network: nn.Module, found: dict[str, Tensor]) -> list[str]:
-    """Return the names of the network's weights that are not in a file's state dict.
-
-    timm renames what it reads and skips what is missing, so values are compared, not names.
-    """
-    by_size: dict[int, list[Tensor]] = defaultdict(list)
-    for value in found.values():
-        if isinstance(value, Tensor):
-            by_size[value.numel()].append(value.flatten().float())
-    weights = ((name, value.detach().flatten()) for name, value in network.named_parameters() if value.ndim > 1)
-    return [name for name, value in weights if not any(torch.equal(value, other) for other in by_size[value.numel()])]
+    found = read_weights(weights, name)
+    # custom_load tells the format of the tag's own weights, not of these.
+    return _create(name, pretrained=True, pretrained_cfg_overlay={"state_dict": found, "custom_load": False})
 
 
 def _cut(network: nn.Module, name: str) -> list[nn.Sequential]:
