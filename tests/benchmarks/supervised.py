@@ -7,7 +7,7 @@ method without each of its parts. Scores are of persons that training and choice
 SYSU-MM01's protocol), in per cent, mean +- standard deviation over seeds of weights and batches. Every run keeps its
 loss terms by epoch.
 
-Run: python tests/benchmarks/supervised.py [--output runs/supervised]    (the whole design: some 5 hours on 1 core)
+Run: python tests/benchmarks/supervised.py [--output runs/supervised]    (the whole design: an hour on 1 free core)
      python tests/benchmarks/supervised.py --minutes 60                  (goes on with what is missing for 60 minutes)
      python tests/benchmarks/supervised.py --table                       (writes docs/figures/supervised*.json)
      python tests/benchmarks/supervised.py --quick                       (a step of everything: does it run?)
@@ -209,14 +209,14 @@ def main(words: list[str] | None = None) -> Design:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("runs/supervised"))
     parser.add_argument("--difficulties", type=float, nargs="+", default=[0.0, 0.25])
-    parser.add_argument("--rates", type=float, nargs="+", default=[3.5e-4, 1e-3, 1e-4])
+    parser.add_argument("--rates", type=float, nargs="+", default=[3.5e-4, 1e-3, 2e-3])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--identities", type=int, default=100)
     parser.add_argument("--val-identities", type=int, default=30)
     parser.add_argument("--test-identities", type=int, default=80)
     parser.add_argument("--steps", type=int, default=120)
     parser.add_argument("--batch", type=int, nargs=2, default=[8, 2], help="identities, images of each modality")
-    parser.add_argument("--size", type=int, nargs=2, default=[96, 48], help="height and width of the images")
+    parser.add_argument("--size", type=int, nargs=2, default=[96, 32], help="height and width of the images")
     parser.add_argument("--minutes", type=float, help="begin no run after so many minutes")
     parser.add_argument("--table", action="store_true", help="write the tables of what is finished, and train nothing")
     parser.add_argument("--quick", action="store_true", help="a step of everything, to see that it runs")
@@ -234,7 +234,8 @@ def main(words: list[str] | None = None) -> Design:
     for difficulty in options.difficulties:
         if rows := design.rows(difficulty):
             about = {
-                "command": "python tests/benchmarks/supervised.py",
+                "command": f"python tests/benchmarks/supervised.py --difficulties {difficulty:g} --rates "
+                + " ".join(f"{rate:g}" for rate in options.rates),
                 "code": [
                     "tests/benchmarks/supervised.py",
                     *(f"vireid_lightning/{part}" for part in ("methods", "modules", "losses", "data", "metrics")),
