@@ -5,8 +5,8 @@ of other people in SYSU-MM01's layout, whose unseen test people are searched (al
 within the visible images and mislead across: a drawn person's near-infrared brightness does not depend on the colour.
 Network: EfficientNet-Lite0 from the extra ``small-weights``. Rows: ImageNet's weights as they are; stage 1, and without
 each of its mutual terms; stage 2, and without matching, with one clusterer alone, and with the gray model's embedding
-added; the supervised Baseline with the target's labels. Every run keeps clusters, outliers, v-measure and right pairs by
-epoch.
+added; the supervised Baseline with the target's labels. Every run keeps clusters, outliers, v-measure and right pairs
+by epoch.
 
 Run: python tests/benchmarks/cmam_unlabelled.py [--output runs/cmam_unlabelled]    (all rows, three seeds)
      python tests/benchmarks/cmam_unlabelled.py --minutes 60       (goes on with what is missing for 60 minutes)
@@ -110,7 +110,7 @@ QUICK = {
     "interval": 2,
     "k1": 6,
     "eps": 0.5,
-} | {name: 2 for name in ("source_steps", "target_steps", "baseline_steps")}
+} | dict.fromkeys(("source_steps", "target_steps", "baseline_steps"), 2)
 
 
 def checkpoint(folder: Path, name: str, size: Size, seed: int) -> Path:

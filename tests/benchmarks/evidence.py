@@ -165,6 +165,7 @@ def write_table(
     columns: Sequence[str],
     rows: Mapping[str, Sequence[Sequence[float]]],
     digits: int = 1,
+    curves: Mapping[str, Mapping[str, Sequence[float]]] | None = None,
     folder: Path = FIGURES,
 ) -> dict[str, Any]:
     """Write a table with all that says where it comes from, and return it.
@@ -177,6 +178,7 @@ def write_table(
         columns: Titles, the first of which is that of the rows.
         rows: For each row and column the values of the seeds.
         digits: Number of decimals that are shown.
+        curves: For each row and loss term its mean over the seeds, epoch by epoch; kept, not shown.
         folder: Where it is written.
     """
     state = find_code_state() or {"commit": "unknown", "dirty": True}
@@ -193,6 +195,8 @@ def write_table(
         "digits": digits,
         "rows": {row: [[round(value, 4) for value in cell] for cell in cells] for row, cells in rows.items()},
     }
+    if curves is not None:
+        table["curves"] = {row: {term: list(values) for term, values in terms.items()} for row, terms in curves.items()}
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.json").write_text(json.dumps(table, indent=1, default=str) + "\n", encoding="utf-8")
     return table

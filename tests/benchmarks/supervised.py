@@ -16,6 +16,7 @@ Run: python tests/benchmarks/supervised.py [--output runs/supervised]    (the wh
 from __future__ import annotations
 
 import argparse
+import statistics
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -186,14 +187,30 @@ class Design:
 
     def rows(self, difficulty: float) -> dict[str, list[list[float]]]:
         """Return Rank-1 and mAP of every seed that is finished, and the rate, by method and variant."""
-        rows = {}
+        done = self.done(difficulty)
+        return {name: [[run[score] for run in runs] for score in ("rank1", "mAP")] for name, runs in done.items()}
+
+    def curves(self, difficulty: float) -> dict[str, dict[str, list[float]]]:
+        """Return the mean over the seeds of every loss term, unweighted, epoch by epoch."""
+        curves = {}
+        for name, runs in self.done(difficulty).items():
+            terms = [term for term in runs[0]["epochs"][0] if term.startswith("train/")]
+            epochs = list(zip(*(run["epochs"] for run in runs)))
+            curves[name] = {
+                term.removeprefix("train/"): [round(statistics.mean(run[term] for run in same), 4) for same in epochs]
+                for term in terms
+            }
+        return curves
+
+    def done(self, difficulty: float) -> dict[str, list[dict[str, Any]]]:
+        """Return the finished runs at each method's rate."""
+        done = {}
         for name in (*METHODS, *VARIANTS):
             rate = self.rate(VARIANTS.get(name, (name,))[0], difficulty)
             found = [self.find(name, difficulty, rate, seed) for seed in range(self.seeds)]
-            done = [run for run in found if run is not None]
-            if done:
-                rows[name] = [[run[score] for run in done] for score in ("rank1", "mAP")]
-        return rows
+            if kept := [run for run in found if run is not None]:
+                done[name] = kept
+        return done
 
     def rate_rows(self, difficulty: float) -> dict[str, list[list[float]]]:
         """Return the mAP of the validation persons at each rate."""
@@ -249,7 +266,8 @@ def main(words: list[str] | None = None) -> Design:
             }
             about = {key: value for key, value in about.items() if value is not None}
             name = f"supervised-{difficulty:g}".replace(".", "_")
-            print(format_table(write_table(name, columns=["", "Rank-1", "mAP"], rows=rows, **about)))
+            curves = design.curves(difficulty)
+            print(format_table(write_table(name, columns=["", "Rank-1", "mAP"], rows=rows, curves=curves, **about)))
             rates = [f"mAP at {rate:g}" for rate in sorted(options.rates)]
             table = write_table(f"{name}-rates", columns=["", *rates], rows=design.rate_rows(difficulty), **about)
             print(format_table(table))
