@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import timm
 import torch
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from vireid_lightning.errors import VIReIDError
