@@ -71,7 +71,8 @@ def test_a_methods_settings_are_those_of_the_code(name):
     rows = SETTING.findall(PAGES[f"docs/methods/{name.lower()}.md"])
     assert {key: yaml.safe_load(value) for key, value, _ in rows} == {key: default_of(name, key) for key, _, _ in rows}
     # Every weight and shape of the constructor has its row; the rest is explained in words.
-    shared = {"num_classes", "backbone", "pretrained", "weights", "optimization", "init_from", "source", "target"}
+    shared = {"num_classes", "backbone", "backbone_settings", "pretrained", "weights", "gather", "optimization"}
+    shared |= {"init_from", "source", "target"}
     constructor = set(inspect.signature(getattr(methods, name)).parameters) - shared
     assert constructor <= {key for key, _, _ in rows}
 

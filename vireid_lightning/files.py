@@ -1,8 +1,9 @@
-"""Files of arrays: written whole or not at all, and read without loading what can stay on disk."""
+"""Files of arrays and tensors: written whole or not at all, read without running what they hold."""
 
 from __future__ import annotations
 
 import os
+import pickle
 import struct
 import zipfile
 import zlib
@@ -168,3 +169,33 @@ def _map_member(path: str | Path, name: str) -> NDArray[Any] | None:
         if by_column or dtype.hasobject or not dtype.isnative or 0 in shape:
             return None
         return np.memmap(path, dtype, "r", file.tell(), shape)
+
+
+def load_weights_file(path: str | Path, allow: Sequence[Any] = (), *, mapped: bool = False) -> Any:
+    """Read a torch file without executing anything in it.
+
+    Args:
+        path: The file.
+        allow: Classes beyond tensors and plain values that the file may hold.
+        mapped: Whether tensors stay in the file until they are used, which is quick where the rest is asked for.
+
+    Raises:
+        VIReIDError: If there is no such file, it is no torch file, or it holds objects that would have to run code.
+    """
+    import torch  # not needed by what only reads arrays
+
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise VIReIDError(f"There is no checkpoint at {path}; give the path of an existing file.")
+    try:
+        with torch.serialization.safe_globals(list(allow)):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except pickle.UnpicklingError as error:
+        if "Unsupported global" in str(error) or "GLOBAL" in str(error):
+            raise VIReIDError(
+                f"{path} holds objects that would run code when loaded and was refused; save plain tensors "
+                "(a state dict) and numbers instead."
+            ) from error
+        raise VIReIDError(f"{path} is not a checkpoint: it is no file that torch.save writes.") from error
+    except (RuntimeError, OSError, EOFError, LookupError, ValueError, TypeError, struct.error) as error:
+        raise VIReIDError(f"{path} is not a checkpoint, or it is cut short: {error}") from error

@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from references.cycle_contrastive import cycle_contrastive_reference
+from references.cycle_contrastive import cycle_contrastive_reference, cycle_return_reference
 
 from vireid_lightning.errors import VIReIDError
-from vireid_lightning.losses.cycle_contrastive import cycle_contrastive_loss
+from vireid_lightning.losses.cycle_contrastive import cycle_contrastive_loss, cycle_return_loss
 
 
 def parts(visible: int, infrared: int, dtype: torch.dtype = torch.float64) -> tuple[torch.Tensor, torch.Tensor]:
@@ -98,3 +98,52 @@ def test_bad_input_is_named():
         cycle_contrastive_loss(torch.zeros(3, 4), torch.zeros(3, 5))
     with pytest.raises(VIReIDError, match="temperature"):
         cycle_contrastive_loss(torch.zeros(3, 4), torch.zeros(3, 4), temperature=0)
+
+
+@pytest.mark.parametrize(("visible", "infrared"), [(12, 12), (6, 18), (1, 6), (6, 1), (1, 1), (0, 6), (6, 0)])
+@pytest.mark.parametrize("temperature", [0.07, 0.5])
+def test_the_return_agrees_with_a_slow_loop(visible, infrared, temperature):
+    ours = parts(visible, infrared)
+    theirs = tuple(tensor.detach().clone().requires_grad_() for tensor in ours)
+    loss = cycle_return_loss(*ours, temperature=temperature)
+    reference = cycle_return_reference(*theirs, temperature=temperature)
+    loss.backward()
+    reference.backward()
+    # float64, as above, with one more retrieval in a row.
+    torch.testing.assert_close(loss, reference, rtol=1e-12, atol=1e-12)
+    for mine, expected in zip(ours, theirs):
+        torch.testing.assert_close(mine.grad, expected.grad, rtol=1e-10, atol=1e-12)
+
+
+def test_the_gradient_of_the_return_is_that_of_its_value():
+    visible, infrared = parts(5, 4)
+    assert torch.autograd.gradcheck(lambda *both: cycle_return_loss(*both, temperature=0.3), (visible, infrared))
+
+
+def test_a_part_returns_to_itself_or_costs():
+    apart = torch.eye(6)
+    assert cycle_return_loss(apart, apart).item() < 1e-3
+    # Where all parts of the other modality are one, every part returns to the same place, and log(6) is the price of
+    # guessing.
+    away = apart[:1].repeat(6, 1)
+    assert cycle_return_loss(apart, away).item() > 1.0
+    visible, infrared = parts(12, 6)
+    loss = cycle_return_loss(visible, infrared)
+    torch.testing.assert_close(cycle_return_loss(infrared, visible), loss)
+    torch.testing.assert_close(cycle_return_loss(visible[torch.randperm(12)], 3 * infrared), loss)
+
+
+def test_the_return_is_computed_in_float32():
+    exact = parts(12, 12)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = cycle_return_loss(*(part.detach().float() for part in exact))
+    assert found.dtype == torch.float32
+    # Three steps in a row that each divide cosines rounded to 2**-24 by 0.07, averaged over 24 queries.
+    assert found.item() == pytest.approx(cycle_return_loss(*exact).item(), abs=2**-24 / 0.07**3)
+
+
+def test_unfit_parts_are_told():
+    with pytest.raises(VIReIDError, match="needs part features"):
+        cycle_return_loss(torch.zeros(3, 4), torch.zeros(3, 5))
+    with pytest.raises(VIReIDError, match="temperature above 0"):
+        cycle_return_loss(torch.zeros(3, 4), torch.zeros(3, 4), temperature=0.0)

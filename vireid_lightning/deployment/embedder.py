@@ -24,8 +24,9 @@ from vireid_lightning.errors import VIReIDError
 from vireid_lightning.methods.base import ReIDModule
 from vireid_lightning.methods.checkpoint import BLOCK, fingerprint_weights, read_checkpoint
 from vireid_lightning.methods.loading import load_method
-from vireid_lightning.metrics.distances import check_distance, exact_float32
+from vireid_lightning.metrics.distances import check_distance
 from vireid_lightning.metrics.embeddings import Embeddings
+from vireid_lightning.precision import exact_float32
 from vireid_lightning.types import IMAGENET_MEAN, IMAGENET_STD, MODALITIES, Sample
 
 _THREADS = 4  # that read images; reading is decoding, which leaves Python's lock

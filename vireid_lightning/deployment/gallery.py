@@ -16,12 +16,12 @@ from vireid_lightning.metrics.distances import (
     EmbeddingDistances,
     Positions,
     check_distance,
-    exact_float32,
     from_ordered_bits,
     to_ordered_bits,
 )
 from vireid_lightning.metrics.embeddings import Embeddings
 from vireid_lightning.metrics.engine import WIDEST_CHUNK
+from vireid_lightning.precision import exact_float32
 from vireid_lightning.types import MODALITIES
 
 _LOW = 2**32 - 1

@@ -15,8 +15,9 @@ from vireid_lightning.deployment.gallery import Gallery
 from vireid_lightning.deployment.rank_lists import RankLists
 from vireid_lightning.errors import VIReIDError
 from vireid_lightning.files import read_arrays, write_arrays
-from vireid_lightning.metrics.distances import distance_block, exact_float32
+from vireid_lightning.metrics.distances import distance_block
 from vireid_lightning.metrics.embeddings import Embeddings
+from vireid_lightning.precision import exact_float32
 
 #: Gallery images that faiss is asked for, for each that is wanted: their exact distances decide.
 _CANDIDATES = 8

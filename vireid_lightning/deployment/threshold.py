@@ -11,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 
 from vireid_lightning.errors import VIReIDError
-from vireid_lightning.metrics.distances import check_distance, distance_block, exact_float32
+from vireid_lightning.metrics.distances import check_distance, distance_block
 from vireid_lightning.metrics.embeddings import Embeddings
+from vireid_lightning.precision import exact_float32
 from vireid_lightning.types import INFRARED, MODALITIES, UNKNOWN, VISIBLE
 
 _QUERIES_AT_ONCE = 512

@@ -10,7 +10,7 @@ from vireid_lightning.losses.batch_hard_triplet import batch_hard_triplet_loss
 from vireid_lightning.losses.center_cluster import center_cluster_loss
 from vireid_lightning.losses.circle_softmax import circle_softmax_logits
 from vireid_lightning.losses.cluster_contrast import distance_difference, prototype_logits
-from vireid_lightning.losses.cycle_contrastive import cycle_contrastive_loss
+from vireid_lightning.losses.cycle_contrastive import cycle_contrastive_loss, cycle_return_loss
 from vireid_lightning.losses.dense_contrastive import dense_contrastive_loss
 from vireid_lightning.losses.distances import euclidean_distances
 from vireid_lightning.losses.modality_identity import modality_identity_loss
@@ -33,6 +33,7 @@ __all__ = [
     "circle_softmax_logits",
     "continuity_loss",
     "cycle_contrastive_loss",
+    "cycle_return_loss",
     "dense_contrastive_loss",
     "distance_difference",
     "euclidean_distances",

@@ -1,4 +1,4 @@
-"""Part-aware cycle-contrastive loss: what a body part retrieves from both modalities must agree."""
+"""Part-aware cycle-contrastive losses: what body parts retrieve across the modalities must agree or lead back."""
 
 from __future__ import annotations
 
@@ -43,13 +43,7 @@ def cycle_contrastive_loss(visible_parts: Tensor, infrared_parts: Tensor, *, tem
         >>> bool(agreed < mixed)
         True
     """
-    if visible_parts.ndim != 2 or infrared_parts.ndim != 2 or visible_parts.shape[1] != infrared_parts.shape[1]:
-        raise VIReIDError(
-            f"cycle_contrastive_loss needs part features (N, D) and (M, D), and got {tuple(visible_parts.shape)} and "
-            f"{tuple(infrared_parts.shape)}."
-        )
-    if temperature <= 0:
-        raise VIReIDError(f"cycle_contrastive_loss needs a temperature above 0, not {temperature}.")
+    _check(visible_parts, infrared_parts, temperature)
     visible_count, infrared_count = len(visible_parts), len(infrared_parts)
     parts = F.normalize(torch.cat([visible_parts, infrared_parts]), dim=1)
     kept = [count for count in (visible_count, infrared_count) if count > 1]
@@ -67,3 +61,65 @@ def cycle_contrastive_loss(visible_parts: Tensor, infrared_parts: Tensor, *, tem
     agreement = from_visible @ from_infrared.t() / temperature
     own = torch.arange(len(agreement), device=parts.device)
     return (F.cross_entropy(agreement, own) + F.cross_entropy(agreement.t(), own)) / 2
+
+
+@in_float32
+def cycle_return_loss(visible_parts: Tensor, infrared_parts: Tensor, *, temperature: float = 0.07) -> Tensor:
+    """Send each body part to the other modality and back: PCC in its literal sense (Wan et al., IEEE TIFS 2023).
+
+    Every part q of the batch is sent out in turn. It retrieves its soft nearest neighbour in the other modality, which
+    retrieves its own back in the modality of q:
+
+        n = sum over u in U_other of softmax_u(<q, u> / t) u,    r = sum over v in U_own of softmax_v(<n, v> / t) v,
+
+    both L2-normalised. The return r must be q among all parts of its modality, U_own: InfoNCE on the cosines of r with
+    them over t, averaged over all parts of both modalities. Gradients flow through the weights. The paper's text does
+    not fix the form; :func:`cycle_contrastive_loss` is the other reading.
+
+    The loss is 0, with gradients of 0, where a modality is absent. A part that is the only one of its modality can only
+    return to itself and costs 0.
+
+    Args:
+        visible_parts: (N, D) features of the batch's visible parts, U_visible; L2-normalised here. Any floating type;
+            computed in float32, also under autocast (float64 for float64).
+        infrared_parts: (M, D) features of the infrared parts, U_infrared; L2-normalised here.
+        temperature: Divisor t of the cosines, in both retrievals and in InfoNCE; above 0.
+
+    Returns:
+        A scalar, float32 (float64 for float64 features).
+
+    Raises:
+        VIReIDError: If the shapes do not fit together or the temperature is not above 0.
+
+    Example:
+        >>> paired = cycle_return_loss(torch.eye(4), torch.eye(4))
+        >>> collapsed = cycle_return_loss(torch.eye(4), torch.eye(4)[:1].repeat(4, 1))
+        >>> bool(paired < collapsed)
+        True
+    """
+    _check(visible_parts, infrared_parts, temperature)
+    visible, infrared = F.normalize(visible_parts, dim=1), F.normalize(infrared_parts, dim=1)
+    if not len(visible) or not len(infrared):
+        return visible.sum() * 0 + infrared.sum() * 0
+    costs = []
+    for own, other in ((visible, infrared), (infrared, visible)):
+        returned = _retrieve(_retrieve(own, other, temperature), own, temperature)
+        agreement = returned @ own.t() / temperature
+        costs.append(F.cross_entropy(agreement, torch.arange(len(own), device=own.device), reduction="none"))
+    return torch.cat(costs).mean()
+
+
+def _retrieve(queries: Tensor, candidates: Tensor, temperature: float) -> Tensor:
+    """Return the soft nearest neighbours of L2-normalised queries, L2-normalised."""
+    weights = (queries @ candidates.t() / temperature).softmax(1)
+    return F.normalize(weights @ candidates, dim=1)
+
+
+def _check(visible_parts: Tensor, infrared_parts: Tensor, temperature: float) -> None:
+    if visible_parts.ndim != 2 or infrared_parts.ndim != 2 or visible_parts.shape[1] != infrared_parts.shape[1]:
+        raise VIReIDError(
+            f"A cycle-contrastive loss needs part features (N, D) and (M, D), and got {tuple(visible_parts.shape)} and "
+            f"{tuple(infrared_parts.shape)}."
+        )
+    if temperature <= 0:
+        raise VIReIDError(f"A cycle-contrastive loss needs a temperature above 0, not {temperature}.")

@@ -18,7 +18,9 @@ SHARED_ARGUMENTS = {
     "backbone": "Name of a timm network, or the class of your own, on the command line by its import path.",
     "pretrained": "Whether the backbone starts from trained weights: those of the file ``weights``, else those that "
     "timm has for its name.",
-    "weights": "Local file with a timm state dict of the backbone, for ``pretrained``.",
+    "weights": "File with a state dict of the backbone, for ``pretrained``: .safetensors or .pth, by timm's names "
+    "or in their order. ``package:NAME`` takes the file of an installed package; ``small`` the package known for "
+    "the backbone, ``tf_efficientnet_lite0`` with the extra ``small-weights``.",
     "gather": "Whether the losses of several processes compare the images of all of them, and so are those of one "
     "process with the whole batch; False: each process compares its own images.",
     "backbone_settings": "How the backbone is built beyond its name and weights.",

@@ -9,10 +9,8 @@ A checkpoint is Lightning's, plus a block that rebuilds the method without its c
 from __future__ import annotations
 
 import hashlib
-import pickle
 import re
-import struct
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ from torch import Tensor, nn
 
 from vireid_lightning.data.datamodule import CrossModalityDataModule
 from vireid_lightning.errors import VIReIDError
+from vireid_lightning.files import load_weights_file as load_weights_file
 from vireid_lightning.modules.plain_transformer import resample_positions
 from vireid_lightning.version import __version__
 
@@ -84,34 +83,6 @@ def fingerprint_weights(module: nn.Module) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()
-
-
-def load_weights_file(path: str | Path, allow: Sequence[Any] = (), *, mapped: bool = False) -> Any:
-    """Read a torch file without executing anything in it.
-
-    Args:
-        path: The file.
-        allow: Classes beyond tensors and plain values that the file may hold.
-        mapped: Whether tensors stay in the file until they are used, which is quick where the rest is asked for.
-
-    Raises:
-        VIReIDError: If there is no such file, it is no torch file, or it holds objects that would have to run code.
-    """
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise VIReIDError(f"There is no checkpoint at {path}; give the path of an existing file.")
-    try:
-        with torch.serialization.safe_globals(list(allow)):
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except pickle.UnpicklingError as error:
-        if "Unsupported global" in str(error) or "GLOBAL" in str(error):
-            raise VIReIDError(
-                f"{path} holds objects that would run code when loaded and was refused; save plain tensors "
-                "(a state dict) and numbers instead."
-            ) from error
-        raise VIReIDError(f"{path} is not a checkpoint: it is no file that torch.save writes.") from error
-    except (RuntimeError, OSError, EOFError, LookupError, ValueError, TypeError, struct.error) as error:
-        raise VIReIDError(f"{path} is not a checkpoint, or it is cut short: {error}") from error
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

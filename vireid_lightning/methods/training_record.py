@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vireid_lightning.environment import find_code_state, find_job, list_versions
+from vireid_lightning.modules.weights import name_origin
 
 
 def describe_training(
@@ -58,7 +59,7 @@ def describe_training(
 def name_weights(arguments: Mapping[str, Any]) -> str | None:
     """Return where a method's first weights come from, by its constructor's arguments; None where they do not say.
 
-    Files are named without their folders, which say more of a machine than of the weights.
+    Files are named without their folders, which say more of a machine than of the weights; packages with their version.
 
     Example:
         >>> name_weights({"backbone": "resnet50.tv_in1k", "pretrained": True, "weights": None})
@@ -71,7 +72,7 @@ def name_weights(arguments: Mapping[str, Any]) -> str | None:
     if not arguments["pretrained"]:
         return "random"
     if arguments.get("weights"):
-        return f"file {Path(str(arguments['weights'])).name}"
+        return name_origin(str(arguments["weights"]), str(arguments.get("backbone")))
     return f"pretrained {arguments.get('backbone')}"
 
 

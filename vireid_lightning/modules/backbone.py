@@ -19,9 +19,10 @@ from vireid_lightning.modules.plain_transformer import (
     TransformerPart,
     build_transformer,
 )
-from vireid_lightning.modules.timm_creation import find_family, require_weights_file
+from vireid_lightning.modules.timm_creation import find_family
 from vireid_lightning.modules.timm_stages import build_stages
 from vireid_lightning.modules.trunk import BackboneSettings, Carried, Trunk
+from vireid_lightning.modules.weights import find_weights
 from vireid_lightning.types import INFRARED, VISIBLE
 
 
@@ -103,7 +104,8 @@ class Backbone(nn.Module):
             ``stages`` an ``nn.ModuleList`` of five parts, each from the map before (the first from images) to a map.
         pretrained: Start from trained weights: those of the file ``weights``, else those that timm has for the name.
             With False nothing is read and the weights are random.
-        weights: Local file with a timm state dict of the model, .safetensors or .pth.
+        weights: File with a state dict of the model, .safetensors or .pth, ``package:NAME`` for that of an installed
+            package, or ``small``; see :func:`~vireid_lightning.modules.weights.read_weights`.
         last_stride: Stride of stage 4. With 1, the papers' choice, its map has the size of stage 3's; no dilation. None
             is that of ``settings``.
         two_stream_until: Number of parts that exist per modality: 0 one stream, 1 the stem or the patch embedding, 2
@@ -275,8 +277,8 @@ def build_trunk(
     if not isinstance(name, str):
         return build_own(name, settings, pretrained=pretrained, weights=weights)
     family = find_family(name)
-    if pretrained:
-        require_weights_file(name, weights)
+    if pretrained and weights is not None:
+        find_weights(weights, name)  # before a network is built
     if family in TRANSFORMER_FAMILIES:
         return build_transformer(name, family, settings, pretrained=pretrained, weights=weights)
     if family == "hrnet":

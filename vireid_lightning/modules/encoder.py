@@ -48,7 +48,7 @@ class Encoder(nn.Module):
     Args:
         backbone: Name of a timm network, or the class of one's own; see :class:`~vireid_lightning.modules.Backbone`.
         pretrained: Whether to start from trained weights: those of the file ``weights``, else timm's for the name.
-        weights: Local file with a timm state dict of the backbone.
+        weights: File with a state dict of the backbone, ``package:NAME`` or ``small``.
         two_stream_until: Number of parts of the backbone that exist per modality: 0 is one stream, 1 the stem.
         pool: Module that pools the last map, such as :class:`~vireid_lightning.modules.pooling.GeM`, which is told
             whether the map is signed.

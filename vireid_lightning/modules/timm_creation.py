@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from pathlib import Path
 from typing import Any
 
 import timm
-import torch
 from timm.layers.drop import DropPath
-from timm.models import load_state_dict
-from torch import Tensor, nn
+from torch import nn
 
 from vireid_lightning.errors import VIReIDError, did_you_mean
+from vireid_lightning.modules.weights import read_weights
 
 
 def is_own(name: object) -> bool:
@@ -39,12 +36,6 @@ def find_family(name: str) -> str:
         )
     family: str = timm.models.model_entrypoint(name).__module__.rpartition(".")[2]
     return family
-
-
-def require_weights_file(name: str, weights: str | None) -> None:
-    """Refuse a path at which there is no file, before a network is built."""
-    if weights is not None and not Path(weights).expanduser().is_file():
-        raise VIReIDError(f"There is no weights file at {weights}; give the path of a state dict of '{name}'.")
 
 
 def create(name: str, *, drop_path: float | None = None, **arguments: Any) -> nn.Module:
@@ -78,7 +69,7 @@ def create_pretrained(name: str, weights: str | None, **arguments: Any) -> nn.Mo
 
     Args:
         name: A timm model name, with or without a tag of pretrained weights.
-        weights: Local file with a timm state dict of the model; None takes those of the name's tag.
+        weights: What :func:`~vireid_lightning.modules.weights.read_weights` takes; None is the name's tag.
         **arguments: What :func:`create` takes.
 
     Raises:
@@ -92,34 +83,8 @@ def create_pretrained(name: str, weights: str | None, **arguments: Any) -> nn.Mo
                 f"The pretrained weights of '{name}' could not be loaded ({type(error).__name__}: {error}). Without a "
                 "network, give a local file as weights, or pretrained: false for random weights."
             ) from error
-    path = str(Path(weights).expanduser())
-    try:
-        # custom_load tells the format of the tag's own weights, not of this file.
-        overlay = {"file": path, "custom_load": False}
-        network = create(name, pretrained=True, pretrained_cfg_overlay=overlay, **arguments)
-        found = load_state_dict(path)
-    except Exception as error:
-        raise VIReIDError(
-            f"{weights} could not be loaded as weights of '{name}' ({type(error).__name__}: {error}); give a timm "
-            "state dict of that model as .safetensors or .pth."
-        ) from error
-    missing = _not_found(network, found)
-    if missing:
-        raise VIReIDError(
-            f"{weights} has no weights for {len(missing)} tensors of '{name}', the first being {missing[0]}; give a "
-            "timm state dict of that model."
-        )
-    return network
-
-
-def _not_found(network: nn.Module, found: dict[str, Tensor]) -> list[str]:
-    """Return the names of the network's weights that are not in a file's state dict.
-
-    timm renames what it reads and skips what is missing, so values are compared, not names.
-    """
-    by_size: dict[int, list[Tensor]] = defaultdict(list)
-    for value in found.values():
-        if isinstance(value, Tensor):
-            by_size[value.numel()].append(value.flatten().float())
-    weights = ((name, value.detach().flatten()) for name, value in network.named_parameters() if value.ndim > 1)
-    return [name for name, value in weights if not any(torch.equal(value, other) for other in by_size[value.numel()])]
+    found = read_weights(weights, name)
+    # custom_load tells the format of the tag's own weights, not of these.
+    return create(
+        name, pretrained=True, pretrained_cfg_overlay={"state_dict": found, "custom_load": False}, **arguments
+    )

@@ -5,7 +5,7 @@ import warnings
 
 import pytest
 import torch
-from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from references.fake_dataset import FakeDataset, write_fake_dataset
 from rich.console import Console
@@ -13,8 +13,10 @@ from rich.console import Console
 from vireid_lightning.callbacks import RetrievalMetrics, RunSummary
 from vireid_lightning.data.datamodule import CrossModalityDataModule
 from vireid_lightning.errors import VIReIDError
+from vireid_lightning.losses import cycle_contrastive_loss, cycle_return_loss
 from vireid_lightning.methods import AGW, MMGL, Baseline, DCLNet, MPANet, Optimization, load_method
 from vireid_lightning.methods.checkpoint import read_checkpoint
+from vireid_lightning.modules import draw_orders
 from vireid_lightning.types import Sample
 
 BACKBONE = "resnet10t"
@@ -159,6 +161,38 @@ def test_each_task_can_be_switched_off(weights, kept, dropped, root, tmp_path):
     assert heads == {"part_head" if kept == "cycle_contrastive" else "permutation_head"}
     measured = {"stripe_match"} if kept == "cycle_contrastive" else {"permutation_accuracy"}
     assert {f"val/{name}" for name in measured | {"feature_spread"}} <= set(trainer.callback_metrics)
+
+
+def test_the_cycle_counts_from_its_epoch_on(root, tmp_path):
+    """Before it, the part head has no gradient, though its loss is logged; afterwards it has."""
+    moved = []
+
+    class Watch(Callback):
+        def on_train_epoch_start(self, trainer, module):
+            self.before = {name: value.clone() for name, value in module.part_head.state_dict().items()}
+
+        def on_train_epoch_end(self, trainer, module):
+            assert "train/cycle_contrastive" in trainer.callback_metrics
+            after = module.part_head.state_dict()
+            moved.append(any(not torch.equal(value, after[name]) for name, value in self.before.items()))
+
+    plain = Optimization(optimizer="sgd", lr=0.01, weight_decay=0.0)
+    module = build(cycle_start=1, cycle_form="return", optimization=plain)
+    fit(module, datamodule(FakeDataset(root)), tmp_path, epochs=2, callbacks=[Watch()], limit_val_batches=0)
+    assert moved == [False, True]
+
+
+def test_each_form_of_the_cycle_is_its_loss():
+    seen = {}
+    for form, loss in (("agreement", cycle_contrastive_loss), ("return", cycle_return_loss)):
+        module, images = build(cycle_form=form).eval(), batch()
+        torch.manual_seed(0)
+        images["image"] = torch.randn(6, 3, *SIZE)
+        seen[form] = module.losses(images)["cycle_contrastive"]
+        order = draw_orders(6, 6, (0, *module.draw_key))
+        parts = module.recover(images["image"], images["modality"], order)[1]
+        torch.testing.assert_close(seen[form], loss(parts[:3].flatten(0, 1), parts[3:].flatten(0, 1)))
+    assert seen["agreement"] != seen["return"]
 
 
 @pytest.mark.parametrize(
@@ -310,6 +344,8 @@ def test_a_dataset_with_one_modality_is_refused(root, tmp_path):
         ({"stripes": 1}, "stripes is 1"),
         ({"permutation_weight": 0, "cycle_weight": 0}, "one above 0"),
         ({"cycle_weight": -1.0}, "cycle_weight is -1.0"),
+        ({"cycle_form": "round"}, "cycle_form is 'round'"),
+        ({"cycle_start": -1}, "cycle_start"),
     ],
 )
 def test_bad_arguments_are_named(arguments, words):

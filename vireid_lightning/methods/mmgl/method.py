@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, TypedDict
+from typing import ClassVar, Literal, TypedDict, get_args
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from vireid_lightning.data.samplers.choice import BatchKind
 from vireid_lightning.data.training_data import TrainingData
 from vireid_lightning.errors import VIReIDError
-from vireid_lightning.losses.cycle_contrastive import cycle_contrastive_loss
+from vireid_lightning.losses.cycle_contrastive import cycle_contrastive_loss, cycle_return_loss
 from vireid_lightning.losses.permutation_recovery import permutation_recovery_loss, recover_order, sinkhorn
 from vireid_lightning.methods.base import ReIDModule
 from vireid_lightning.methods.mmgl.stripe_recovery import StripeRecovery
@@ -21,6 +21,9 @@ from vireid_lightning.modules.backbone import Backbone, ModalityRows
 from vireid_lightning.modules.stripes import PartHead, PermutationHead, draw_orders, require_stripes, shuffle_stripes
 from vireid_lightning.modules.trunk import BackboneSettings
 from vireid_lightning.types import Batch
+
+#: Form of part-aware cycle-contrastive learning.
+CycleForm = Literal["agreement", "return"]
 
 #: Streams of random orders that never meet.
 _TRAINING, _EVALUATION = 0, 1
@@ -38,8 +41,8 @@ class MMGL(ReIDModule):
 
     The horizontal stripes of each image are shuffled, in an order of its own. Two tasks on the stage-4 map:
     permutation recovery (find the order; one head for both modalities) and part-aware cycle-contrastive learning (what
-    a part retrieves from the visible and from the infrared parts of the batch must agree). The loss is
-    permutation_weight * permutation recovery + cycle_weight * cycle-contrastive.
+    a part retrieves from the visible and from the infrared parts of the batch must agree, or lead back to it). The loss
+    is permutation_weight * permutation recovery + cycle_weight * cycle-contrastive.
 
     Identities are never read: batches hold equal numbers of visible and infrared images, P * K of each
     (``identities_per_batch`` and ``images_per_modality`` of the datamodule), drawn without them. Other methods
@@ -60,11 +63,17 @@ class MMGL(ReIDModule):
             matrix's entries; d * d, 36, makes it the squared error of the matrix. On synthetic pedestrians, beside the
             cycle-contrastive loss, orders were not recovered in 1,200 steps with 1 and began to be in 400 with 36.
         cycle_weight: Weight of the cycle-contrastive loss; 0 builds no head for it.
+        cycle_form: Form of the cycle-contrastive loss, which the paper leaves open: ``agreement`` (what a part
+            retrieves from either modality must agree) or ``return`` (a part's neighbour in the other modality must
+            lead back to the part itself).
+        cycle_start: Epoch, from 0, from which the cycle-contrastive loss counts. Before it, the loss is logged and
+            weighs 0, so that permutation recovery can begin to work first.
         sinkhorn_rounds: Number of normalisations of rows and columns by Sinkhorn's algorithm.
         sinkhorn_temperature: Divisor of the permutation head's scores.
         part_dimension: Length of a part feature.
         temperature: Temperature t of the cycle-contrastive loss.
         optimization: Optimiser and schedule: SGD at 0.1 (the paper's), cosine to 0 after 10 epochs of warm-up (ours).
+            ``lr_factors: {part_head: 0.25}`` gives the cycle-contrastive head a rate of its own.
 
     Raises:
         VIReIDError: If the backbone does not fit, or an argument is out of its range; in training, if the stripes do
@@ -85,6 +94,8 @@ class MMGL(ReIDModule):
         stripes: int = 6,
         permutation_weight: float = 1.0,
         cycle_weight: float = 0.5,
+        cycle_form: CycleForm = "agreement",
+        cycle_start: int = 0,
         sinkhorn_rounds: int = 20,
         sinkhorn_temperature: float = 1.0,
         part_dimension: int = 256,
@@ -101,8 +112,14 @@ class MMGL(ReIDModule):
                 f"permutation_weight is {permutation_weight} and cycle_weight {cycle_weight}; give weights of 0 or "
                 "more, and one above 0."
             )
+        if cycle_form not in get_args(CycleForm) or cycle_start < 0:
+            raise VIReIDError(
+                f"cycle_form is '{cycle_form}' and cycle_start {cycle_start}; give agreement or return, and an epoch "
+                "of 0 or more."
+            )
         self.stripes = stripes
         self.loss_weights = {"permutation_recovery": permutation_weight, "cycle_contrastive": cycle_weight}
+        self.cycle_form, self.cycle_weight, self.cycle_start = cycle_form, cycle_weight, cycle_start
         self.sinkhorn = SinkhornSettings(rounds=sinkhorn_rounds, temperature=sinkhorn_temperature)
         self.temperature = temperature
         self.backbone = Backbone(
@@ -155,6 +172,11 @@ class MMGL(ReIDModule):
                     "val/stripe_match, val/permutation_accuracy or val/mAP, whichever there is."
                 )
 
+    def on_train_epoch_start(self) -> None:
+        """Let the cycle-contrastive loss count from its epoch on."""
+        weight = self.cycle_weight if self.current_epoch >= self.cycle_start else 0.0
+        self.loss_weights = {**self.loss_weights, "cycle_contrastive": weight}
+
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return the loss terms of a batch; its images may come in any order of modalities."""
         images, modality = batch["image"], batch["modality"]
@@ -167,7 +189,8 @@ class MMGL(ReIDModule):
             parts, modality = self.gather(parts, modality)
             rows = ModalityRows.of(modality)
             visible, infrared = parts[rows.visible].flatten(0, 1), parts[rows.infrared].flatten(0, 1)
-            terms["cycle_contrastive"] = cycle_contrastive_loss(visible, infrared, temperature=self.temperature)
+            contrast = cycle_contrastive_loss if self.cycle_form == "agreement" else cycle_return_loss
+            terms["cycle_contrastive"] = contrast(visible, infrared, temperature=self.temperature)
         return terms
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:

@@ -1,0 +1,280 @@
+"""What CMAM's stages and parts are worth from ImageNet weights, with no label of source or target.
+
+Stage 1 clusters visible images of a source in Market-1501's layout by itself; stage 2 goes on with an unlabelled target
+of other people in SYSU-MM01's layout, whose unseen test people are searched (all-search, single-shot). Colours help
+within the visible images and mislead across: a drawn person's near-infrared brightness does not depend on the colour.
+Network: EfficientNet-Lite0 from the extra ``small-weights``. Rows: ImageNet's weights as they are; stage 1, and without
+each of its mutual terms; stage 2, and without matching, with one clusterer alone, and with the gray model's embedding
+added; the supervised Baseline with the target's labels. Every run keeps clusters, outliers, v-measure and right pairs
+by epoch.
+
+Run: python tests/benchmarks/cmam_unlabelled.py [--output runs/cmam_unlabelled]    (all rows, three seeds)
+     python tests/benchmarks/cmam_unlabelled.py --minutes 60       (goes on with what is missing for 60 minutes)
+     python tests/benchmarks/cmam_unlabelled.py --table            (writes docs/figures/cmam-*.json)
+     python tests/benchmarks/cmam_unlabelled.py --quick            (a few steps of everything: does it run?)
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lightning.pytorch import seed_everything
+
+sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).resolve().parents[1])]
+
+from benchmarks.evidence import Runs, format_table, quiet, train_and_score, write_table
+
+from vireid_lightning.data import CrossModalityDataModule, Market1501, Source, Synthetic
+from vireid_lightning.data.synthetic.drawing import write_plan
+from vireid_lightning.data.synthetic.layouts import plan_market1501
+from vireid_lightning.methods import CMAM, Baseline, Optimization, SourceStage, TargetStage
+
+IMAGENET, BASELINE = "ImageNet weights alone", "supervised Baseline"
+
+#: Settings of stage 1 by row, and of stage 2, which starts from the first of stage 1.
+FIRST: dict[str, dict[str, Any]] = {
+    "stage 1": {},
+    "stage 1 without mutual KL": {"kl_weights": (0.0, 0.0)},
+    "stage 1 without mutual similarity": {"similarity_weight": 0.0},
+}
+SECOND: dict[str, dict[str, Any]] = {
+    "stage 2": {},
+    "stage 2 without matching": {"matching": False},
+    "stage 2, DBSCAN only": {"kmeans_steps": 0, "dbscan_steps": None},
+    "stage 2, k-means only": {"dbscan_steps": 0, "kmeans_steps": None},
+}
+#: The same weights as another row's, scored by another embedding.
+BOTH = {"stage 1, both models' embeddings": "stage 1", "stage 2, both models' embeddings": "stage 2"}
+
+#: The order in which runs are worth most.
+ORDER = (
+    *("stage 1", "stage 2", IMAGENET, BASELINE, *BOTH),
+    *("stage 2 without matching", "stage 1 without mutual KL", "stage 1 without mutual similarity"),
+    *("stage 2, DBSCAN only", "stage 2, k-means only"),
+)
+
+#: Order of the table's rows.
+ROWS = (IMAGENET, *FIRST, *SECOND, *BOTH, BASELINE)
+
+
+@dataclass(frozen=True)
+class Size:
+    """The size of the experiment.
+
+    Attributes:
+        difficulty: Of source and target.
+        source_people: Number of people of the source.
+        target_people: Number of training people of the target.
+        test_people: Number of test people of the target.
+        images: Images of each person in each camera.
+        interval: Steps between two clusterings.
+        source_steps: Steps of each of stage 1's two passes.
+        target_steps: Steps of each of stage 2's two phases.
+        baseline_steps: Steps of the supervised Baseline.
+        people_per_batch: Pseudo identities in a batch, with 4 images each in stage 1 and 2 + 2 in stage 2.
+        height: Height of the images; they are half as wide.
+        eps: Largest Jaccard distance of two neighbours in DBSCAN; the authors' 0.4 leaves 93 % of the images of 64 x 32
+            pixels outside of all clusters at first.
+        k1: Number of neighbours of the Jaccard distance, the authors'.
+        lr: Learning rate of stage 1 and of the Baseline.
+        target_lr: Learning rate of stage 2.
+    """
+
+    difficulty: float = 0.0
+    source_people: int = 60
+    target_people: int = 60
+    test_people: int = 60
+    images: int = 3
+    interval: int = 25
+    source_steps: int = 100
+    target_steps: int = 100
+    baseline_steps: int = 150
+    people_per_batch: int = 8
+    height: int = 64
+    eps: float = 0.5
+    k1: int = 30
+    lr: float = 3.5e-4
+    target_lr: float = 3.5e-4
+
+
+QUICK = {
+    "source_people": 16,
+    "target_people": 16,
+    "test_people": 4,
+    "images": 2,
+    "interval": 2,
+    "k1": 6,
+    "eps": 0.5,
+} | dict.fromkeys(("source_steps", "target_steps", "baseline_steps"), 2)
+
+
+def checkpoint(folder: Path, name: str, size: Size, seed: int) -> Path:
+    """Return where a run's weights lie."""
+    runs = Runs(folder)
+    return runs.path(f"{name}-{seed}", {"name": name, "seed": seed, **asdict(size)}).with_suffix(".ckpt")
+
+
+def train(*, name: str, seed: int, folder: Path, **sizes: Any) -> dict[str, Any]:
+    """Train and score one row."""
+    quiet()
+    seed_everything(seed, verbose=False)
+    size = Size(**sizes)
+    # The images are the same whatever the seed of weights and batches; the source's cameras are not the target's.
+    plan = plan_market1501(train=size.source_people, test=2, images_per_camera=size.images)
+    market = folder / "images" / f"market1501-{size.source_people}-{size.images}-{size.difficulty}"
+    write_plan(plan, market, workers=1, seed=1, difficulty=size.difficulty)
+    target = Synthetic(
+        folder / "images",
+        identities=size.target_people,
+        val_identities=2,
+        test_identities=size.test_people,
+        images=size.images,
+        difficulty=size.difficulty,
+    )
+    first = name in FIRST
+    source = Source(Market1501(market), identities_per_batch=size.people_per_batch, images_per_identity=4)
+    data = CrossModalityDataModule(
+        target,
+        identities_per_batch=size.people_per_batch,
+        images_per_modality=2,
+        image_size=(size.height, size.height // 2),
+        interpolation="bicubic",
+        steps_per_epoch=size.baseline_steps // 5 if name == BASELINE and size.baseline_steps >= 5 else size.interval,
+        num_workers=0,
+        cache_dir=str(folder / "cache"),
+        eval_batch_size=256,
+        seed=seed,
+        source=source if first else None,
+    )
+    network: dict[str, Any] = {"backbone": "tf_efficientnet_lite0", "weights": "small"}
+    if name == BASELINE:
+        epochs = max(size.baseline_steps // data.steps_per_epoch, 1)
+        rate = Optimization("adam", size.lr, 5e-4, schedule="cosine")
+        model: Any = Baseline(num_classes=data.num_identities, optimization=rate, **network)
+    else:
+        epochs, model = build_cmam(name, size, seed, folder, network)
+    keep = checkpoint(folder, name, size, seed) if name in ("stage 1", "stage 2") else None
+    if name in BOTH:
+        # A scored model starts from nothing but a checkpoint, which one without training takes by hand.
+        model.start_from(str(checkpoint(folder, BOTH[name], size, seed)))
+    return train_and_score(model, data, epochs=epochs, folder=folder, keep=keep)
+
+
+def build_cmam(name: str, size: Size, seed: int, folder: Path, network: dict[str, Any]) -> tuple[int, CMAM]:
+    """Return the number of epochs and the method of a row."""
+    share = size.source_steps // 8
+    clustering: dict[str, Any] = {"eps": size.eps, "k1": size.k1}
+    stage = {"steps": size.source_steps, "warmup_steps": share, "constant_steps": 5 * share, **clustering}
+    source = SourceStage(**{**stage, **FIRST[name]}) if name in FIRST else None
+    target = None
+    if name in SECOND:
+        steps = {"dbscan_steps": size.target_steps, "kmeans_steps": size.target_steps, **SECOND[name]}
+        # A clusterer alone has the steps of both.
+        steps = {key: 2 * size.target_steps if value is None else value for key, value in steps.items()}
+        settings = {"warmup_steps": size.target_steps // 8, "clusters": size.target_people, "lr": size.target_lr}
+        target = TargetStage(**{**settings, **clustering, **steps})
+    passes = 2 * size.source_steps if source else 2 * size.target_steps if target else 0
+    model = CMAM(
+        source=source,
+        target=target,
+        embedding="both" if name in BOTH else "rgb",
+        optimization=Optimization(lr=size.lr, schedule="constant"),
+        init_from=str(checkpoint(folder, "stage 1", size, seed)) if target else None,
+        **network,
+    )
+    return passes // size.interval, model
+
+
+def do(runs: Runs, size: Size, seeds: int, names: list[str]) -> None:
+    """Run what is missing, seed by seed."""
+    for seed in range(seeds):
+        for name in names:
+            if runs.do(f"{name}-{seed}", settings(size, name, seed), train, folder=runs.folder) is None:
+                return
+
+
+def settings(size: Size, name: str, seed: int) -> dict[str, Any]:
+    return {"name": name, "seed": seed, **asdict(size)}
+
+
+def rows(runs: Runs, size: Size, seeds: int) -> dict[str, list[list[float]]]:
+    """Return Rank-1 and mAP, and the last clustering's v-measure and outliers, by row."""
+    found = {}
+    for name in ROWS:
+        every = [runs.find(f"{name}-{seed}", settings(size, name, seed)) for seed in range(seeds)]
+        if done := [run for run in every if run is not None]:
+            domain = "source" if name in FIRST else "target"
+            last = [run["epochs"][-1] if run["epochs"] else {} for run in done]
+            found[name] = [
+                *([run[score] for run in done] for score in ("rank1", "mAP")),
+                [100 * epoch[f"{domain}/v_measure"] for epoch in last if f"{domain}/v_measure" in epoch],
+                [100 * epoch[f"{domain}/outliers_visible"] for epoch in last if f"{domain}/outliers_visible" in epoch],
+                [100 * epoch["target/right_pairs"] for epoch in last if "target/right_pairs" in epoch],
+            ]
+    return found
+
+
+def epoch_rows(runs: Runs, size: Size, seeds: int) -> dict[str, list[list[float]]]:
+    """Return what the clusterings of stages 1 and 2 found, epoch by epoch."""
+    found: dict[str, list[list[float]]] = {}
+    for name, domain in (("stage 1", "source"), ("stage 2", "target")):
+        every = [runs.find(f"{name}-{seed}", settings(size, name, seed)) for seed in range(seeds)]
+        done = [run["epochs"] for run in every if run is not None]
+        for number in range(min(map(len, done), default=0)):
+            epochs = [run[number] for run in done]
+            found[f"{name}, clustering {number + 1}"] = [
+                [epoch[f"{domain}/clusters"] for epoch in epochs],
+                [100 * epoch[f"{domain}/outliers_visible"] for epoch in epochs],
+                [100 * epoch[f"{domain}/v_measure"] for epoch in epochs if f"{domain}/v_measure" in epoch],
+                [100 * epoch["target/right_pairs"] for epoch in epochs if "target/right_pairs" in epoch],
+            ]
+    return found
+
+
+def main(words: list[str] | None = None) -> dict[str, list[list[float]]]:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=Path("runs/cmam_unlabelled"))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--rows", nargs="+", default=list(ORDER), choices=ORDER, help="rows to run")
+    parser.add_argument("--minutes", type=float, help="begin no run after so many minutes")
+    parser.add_argument("--table", action="store_true", help="write the tables of what is finished, and train nothing")
+    parser.add_argument("--quick", action="store_true", help="a few steps of everything, to see that it runs")
+    for name, value in asdict(Size()).items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
+    options = parser.parse_args(words)
+    chosen = {name: getattr(options, name) for name in asdict(Size())}
+    size = Size(**{**chosen, **QUICK}) if options.quick else Size(**chosen)
+    seeds = 1 if options.quick else options.seeds
+    runs = Runs(options.output, options.minutes)
+    if not options.table:
+        do(runs, size, seeds, options.rows)
+    about: dict[str, Any] = {
+        "command": "python tests/benchmarks/cmam_unlabelled.py",
+        "code": [
+            "tests/benchmarks/cmam_unlabelled.py",
+            *(f"vireid_lightning/{part}" for part in ("methods/cmam", "clustering", "modules", "losses", "data")),
+        ],
+        "settings": asdict(size),
+    }
+    if options.quick:
+        about["folder"] = options.output / "tables"
+    table = rows(runs, size, seeds)
+    columns = ["", "Rank-1", "mAP", "v-measure", "outliers, visible", "right pairs"]
+    print(format_table(write_table("cmam-stages", columns=columns, rows=table, **about)))
+    columns = ["", "clusters", "outliers, visible", "v-measure", "right pairs"]
+    print(format_table(write_table("cmam-clusters", columns=columns, rows=epoch_rows(runs, size, seeds), **about)))
+    return table
+
+
+@pytest.mark.benchmark
+def test_every_row_is_scored(tmp_path):
+    assert set(main(["--quick", "--output", str(tmp_path)])) == set(ROWS)
+
+
+if __name__ == "__main__":
+    main()

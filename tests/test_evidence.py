@@ -1,0 +1,64 @@
+"""README and docs show the tables that the benchmarks wrote, and nothing else."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from benchmarks.evidence import FIGURES, MARKED, PAGES, ROOT, Runs, fill, format_table, read_tables, write_table
+
+TABLES = read_tables()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_pages_show_what_the_commands_wrote(page):
+    text = page.read_text(encoding="utf-8")
+    assert fill(text, TABLES) == text, (
+        "run `python tests/benchmarks/evidence.py`, which writes the tables into the page"
+    )
+
+
+def test_every_table_is_shown_and_its_command_and_code_exist():
+    shown = {match["name"] for page in PAGES for match in MARKED.finditer(page.read_text(encoding="utf-8"))}
+    assert shown == {*TABLES, "index"}
+    for table in TABLES.values():
+        assert (ROOT / table["command"].split()[1]).is_file()
+        assert all((ROOT / path).exists() for path in table["code"])
+
+
+def test_a_changed_figure_and_a_missing_table_are_found(tmp_path):
+    rows = {"one": [[1.0, 2.0, 3.0], [4.0]], "two": [[5.5], []]}
+    about = {"command": "python x.py", "code": ["x.py"], "settings": {}, "columns": ["", "a", "b"]}
+    table = write_table("some", rows=rows, folder=tmp_path, **about)
+    assert read_tables(tmp_path) == {"some": table}
+    assert {"commit", "date", "machine", "versions"} <= table.keys()
+    expected = "|  | a | b | seeds |\n|---|---:|---:|---:|\n| one | 2.0 +- 1.0 | 4.0 | 1-3 |\n| two | 5.5 | - | 1 |\n"
+    assert format_table(table) == expected
+    page = f"Text.\n<!-- figures: some -->\n{expected}<!-- end -->\nMore.\n"
+    assert fill(page, {"some": table}) == page
+    table["rows"]["one"][1] = [4.1]
+    assert fill(page, {"some": table}) != page
+    with pytest.raises(KeyError):
+        fill(page, {})
+
+
+def test_a_stopped_benchmark_goes_on_with_what_is_missing(tmp_path):
+    trained = []
+
+    def train(*, seed):
+        trained.append(seed)
+        return {"rank1": float(seed)}
+
+    assert Runs(tmp_path).do("a run", {"seed": 0}, train)["rank1"] == 0
+    again = Runs(tmp_path)
+    assert again.do("a run", {"seed": 0}, train)["rank1"] == 0
+    assert again.do("a run", {"seed": 1}, train)["rank1"] == 1
+    assert trained == [0, 1]
+    assert Runs(tmp_path, minutes=0).do("a run", {"seed": 2}, train) is None
+    assert json.loads(again.path("a run", {"seed": 1}).read_text())["settings"] == {"seed": 1}
+    assert not list(Path(tmp_path).glob("*.part"))
+
+
+def test_the_figures_lie_in_the_repository():
+    assert FIGURES.is_relative_to(ROOT)
