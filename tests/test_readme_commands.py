@@ -18,7 +18,12 @@ from vireid_lightning.cli import lightning, vireid
 from vireid_lightning.data.synthetic.layouts import plan_sysu_mm01
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-BLOCKS = re.findall(r"```sh\n(.*?)```", (REPOSITORY / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+PAGES = [REPOSITORY / "README.md", REPOSITORY / "docs/measurements.md", REPOSITORY / "docs/experiments.md"]
+BLOCKS = [
+    block
+    for page in PAGES
+    for block in re.findall(r"```sh\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+]
 
 
 def list_commands(text: str) -> list[str]:
@@ -48,7 +53,9 @@ def here(tmp_path, monkeypatch):
 
 
 def test_there_are_commands_of_every_kind():
-    assert {command.split()[0] for command in COMMANDS} == {"pip", "lightning", "vireid", "pytest", "export", "python"}
+    assert {command.split()[0] for command in COMMANDS} == {
+        *("pip", "lightning", "vireid", "pytest", "export", "python", "wandb")
+    }
     assert len([command for command in COMMANDS if command.startswith("lightning")]) > 6
 
 

@@ -69,6 +69,13 @@ def open_dataset(cls: type[ReIDDataset], given: Mapping[str, Any]) -> ReIDDatase
     for option in given.keys() - taken.keys():
         flag = f"--{option.replace('_', '-')}" if option in ("trial", "direction", "allow_outside") else option
         raise VIReIDError(f"{cls.__name__} takes no {option}; leave out {flag}.{did_you_mean(option, taken)}")
+    for option, parameter in taken.items():
+        is_needed = parameter.default is parameter.empty and parameter.kind not in (
+            parameter.VAR_POSITIONAL,
+            parameter.VAR_KEYWORD,
+        )
+        if is_needed and option not in given:
+            raise VIReIDError(f"{cls.__name__} needs {option}; give --set {option}=VALUE, or a config that has it.")
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(cls, "dataset", fail_untyped=False)
     try:

@@ -29,7 +29,7 @@ def check_distance(distance: str) -> None:
         raise VIReIDError(f"The distance '{distance}' is unknown; choose one of {', '.join(DISTANCES)}.")
 
 
-def distance_block(query: Tensor, gallery: Tensor, distance: str, gallery_square: Tensor) -> Tensor:
+def distance_block(query: Tensor, gallery: Tensor, distance: str, gallery_square: Tensor | None = None) -> Tensor:
     """Return (Q, G) values that rank a gallery as the distance does, for rows prepared by :meth:`Embeddings.rows`.
 
     Cosine: -cos. Euclidean: ||g||^2 - 2 <q, g>, the squared distance less the query's own square, which changes no
@@ -40,7 +40,9 @@ def distance_block(query: Tensor, gallery: Tensor, distance: str, gallery_square
         product = torch.from_numpy(np.matmul(query.numpy(), gallery.numpy().T))
     else:
         product = query @ gallery.T
-    return product.neg_() if distance == "cosine" else product.mul_(-2).add_(gallery_square)
+    if distance == "cosine":
+        return product.neg_()
+    return product.mul_(-2).add_(gallery.square().sum(dim=1) if gallery_square is None else gallery_square)
 
 
 def to_ordered_bits(values: Tensor) -> Tensor:

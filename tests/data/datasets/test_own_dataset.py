@@ -212,7 +212,7 @@ def test_it_trains_predicts_and_is_evaluated(folder, capsys):
         ("my_data.LIMIT", "'my_data.LIMIT' is no ReIDDataset"),
         ("my_data.Sample", "'my_data.Sample' is no ReIDDataset"),
         ("my_data.Unfinished", "does not implement identities, protocols, samples"),
-        ("my_data.Demanding", "Demanding cannot be opened with a root alone: missing a required argument: 'key'"),
+        ("my_data.Demanding", "Demanding needs key; give --set key=VALUE"),
         ("MyDataset", "There is no dataset 'MyDataset'; the datasets are LLCM, MSMT17, Manifest,"),
         ("Synthetic", "name the dataset whose layout they have, SYSUMM01, with that folder as the root"),
         ("vireid_lightning.data.Synthetic", "name the dataset whose layout they have, SYSUMM01"),
