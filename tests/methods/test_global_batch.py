@@ -88,6 +88,16 @@ def test_losses_that_never_gather_and_uneven_batches_are_remarked_on(runs):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("processes", [2, 4])
+def test_scores_are_those_of_one_process_to_the_bit(runs, processes):
+    for rank in range(processes):
+        for ours, theirs in zip(runs[1, 0]["scores"], runs[processes, rank]["scores"], strict=True):
+            first, other = ours["first"], theirs["first"]
+            assert all(np.array_equal(*pair) for pair in zip(first, other, strict=True))
+            assert {**ours, "first": None} == {**theirs, "first": None}
+
+
+@pytest.mark.slow
 def test_layers_are_as_before_when_training_ends(runs):
     synced = runs[2, 1]["Baseline sync"]
     assert synced["types"] == runs[1, 0]["Baseline sync"]["types"]

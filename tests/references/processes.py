@@ -6,6 +6,7 @@ import os
 import warnings
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from lightning.pytorch import Callback, Trainer
@@ -19,7 +20,11 @@ from vireid_lightning.data import CrossModalityDataModule, Source
 from vireid_lightning.errors import VIReIDError
 from vireid_lightning.losses import batch_hard_triplet_loss
 from vireid_lightning.methods import AGW, CMAM, MMGL, Baseline, DCLNet, MPANet, Optimization, SourceStage, TargetStage
+from vireid_lightning.metrics.retrieval_metric import RetrievalMetric
+from vireid_lightning.metrics.sharing import Share
 from vireid_lightning.modules.synced_batch_norm import BatchNormSync
+from vireid_lightning.protocols import Protocol, Trial
+from vireid_lightning.types import Sample
 
 SIZE = (64, 32)
 STEPS = 3
@@ -184,6 +189,23 @@ def norm_inputs(norm, shape):
     return 100 + torch.randn(shape, dtype=torch.float64), layer, torch.randn(shape, dtype=torch.float64)
 
 
+def rank_queries() -> list[dict]:
+    """Score images of 40 people, re-ranked too, by a metric that each process gives its part of the embeddings."""
+    share, generator = Share.of_group(), torch.Generator().manual_seed(3)
+    samples = [Sample(f"{i}-{n}.jpg", i, n % 2, 1 + n % 4) for i in range(40) for n in range(24)]
+    positions = [np.array([p for p, sample in enumerate(samples) if sample.modality == m]) for m in (0, 1)]
+    protocols = [
+        Protocol("a", (Trial(positions[1], positions[0]), Trial(positions[1], positions[0][::2])), removal="sysu"),
+        Protocol("b", (Trial(positions[0], positions[1]),), cmc="identity"),
+    ]
+    embeddings = torch.randn(len(samples), 16, generator=generator).round(decimals=1)  # with ties
+    metric = RetrievalMetric(samples, protocols, rerank=True)
+    own = torch.arange(share.rank, len(samples), share.processes)
+    metric.update(embeddings[own], own)
+    table = metric.compute()
+    return [{**row.to_dict(), "first": [trial.first for trial in row.trials]} for row in table]
+
+
 def run_cases(rank: int, processes: int, folder: Path, cases) -> None:
     """Train every case as one of several processes, and write what came out to ``<processes>-<rank>.pt``."""
     torch.set_num_threads(1)
@@ -193,6 +215,7 @@ def run_cases(rank: int, processes: int, folder: Path, cases) -> None:
         torch.distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=processes)
     results = {name: train(processes=processes, **case) for name, case in cases.items()}
     results["norms"] = normalise(processes, rank)
+    results["scores"] = rank_queries()
     if processes == 2:
         results["said"] = complain(rank)
     torch.save(results, folder / f"{processes}-{rank}.pt")

@@ -37,8 +37,8 @@ class RetrievalMetrics(Callback):
 
     ``lightning validate`` and ``lightning test`` print the table and write ``results.json`` beside the checkpoint that
     was loaded, or into the run's log folder where there was none. ``results.json`` is always the newest: one that is
-    there already is renamed to the next free of ``results_1.json``, ``results_2.json``, ... Under several processes all
-    compute the same scores, and the first prints and writes.
+    there already is renamed to the next free of ``results_1.json``, ``results_2.json``, ... Of several processes each
+    ranks its part of the queries, all have the scores of one, and the first prints and writes.
 
     Args:
         distance: Distance between embeddings, ``cosine`` or ``euclidean``; null takes the dataset's.

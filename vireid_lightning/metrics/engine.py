@@ -24,6 +24,7 @@ from vireid_lightning.metrics.distances import Distances, Positions, to_ordered_
 from vireid_lightning.metrics.embeddings import Embeddings
 from vireid_lightning.metrics.measures import TrueMatches
 from vireid_lightning.metrics.parallel import map_parts
+from vireid_lightning.metrics.sharing import ALL, Share
 from vireid_lightning.protocols import Protocol, Trial, is_removed
 
 #: Gallery images of a chunk, at most, beside those of its last identity.
@@ -33,6 +34,9 @@ WIDEST_CHUNK = 2**15
 _SORTED_AT_ONCE = 512
 # Distances that are worked on at a time: on a CPU what a thread makes of them stays in the cache.
 _VALUES_AT_ONCE, _VALUES_ON_GPU = 2**18, 2**26
+
+# Queries of a block, at most, against a gallery of one chunk: enough blocks to deal to several processes.
+_QUERIES_AT_ONCE = 1024
 
 LAST_KEY = 2**63 - 1  # key that comes after those of all images
 LOW_BITS = 2**32 - 1
@@ -47,6 +51,7 @@ def rank_true_matches(
     *,
     block_bytes: int,
     progress: bool = False,
+    share: Share = ALL,
 ) -> Iterator[tuple[Positions, TrueMatches]]:
     """Yield blocks of queries, as places in ``trials[0].query``, and their true matches.
 
@@ -61,8 +66,9 @@ def rank_true_matches(
         distances: Measures queries against gallery images, both given by position.
         block_bytes: Memory that the blocks may take.
         progress: Whether to show a progress bar for a gallery of several chunks.
+        share: Which blocks this process ranks.
     """
-    asked = trials[0].query
+    asked, done = trials[0].query, 0
     identity, camera = query.identity.numpy()[asked], query.camera.numpy()[asked]
     listed = trials[0].gallery
     if len(trials) > 1:
@@ -81,10 +87,14 @@ def rank_true_matches(
         places = places[np.argsort(identity[places], kind="stable")]
         view = _View(gallery, columns, np.unique(identity[places]), protocol, trials, distances)
         height = max(1, block_bytes // view.bytes_per_query)
+        if len(view.chunks) == 1:
+            height = min(height, _QUERIES_AT_ONCE)
         hidden = not progress or len(view.chunks) == 1
         with tqdm(total=len(places) * len(columns), unit_scale=True, disable=hidden or None) as bar:
             for begin in range(0, len(places), height):
-                block = places[begin : begin + height]
+                block, done = places[begin : begin + height], done + 1
+                if not share.owns(done - 1):
+                    continue
                 for part, matches in view.rank(asked[block], identity[block], camera[block], bar.update):
                     yield block[part], matches
 

@@ -17,6 +17,7 @@ from vireid_lightning.metrics.embeddings import Embeddings
 from vireid_lightning.metrics.re_ranking import ReRanking
 from vireid_lightning.metrics.results import ScoreTable
 from vireid_lightning.metrics.scoring import score_protocols
+from vireid_lightning.metrics.sharing import ALL, Share
 from vireid_lightning.protocols import Protocol
 from vireid_lightning.types import Sample
 
@@ -25,8 +26,8 @@ class RetrievalMetric(Metric):
     """Scores of all trials of all protocols, from one extraction of embeddings.
 
     Each process updates it with the batches that it saw. :meth:`compute` gathers them, of uneven numbers, drops images
-    that came twice (a padded last batch), checks that none is missing and scores on the device of the embeddings, the
-    same in every process.
+    that came twice (a padded last batch), checks that none is missing and scores on the device of the embeddings. Each
+    process ranks its part of the queries, and all return the same scores, those of one process.
 
     Args:
         samples: The images that ``index`` points into.
@@ -144,6 +145,7 @@ class RetrievalMetric(Metric):
                 distance=self.distance,
                 block_mb=self.block_mb,
                 rerank=self.rerank,
+                share=Share.of_group() if self._is_synced else ALL,
             )
         )
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from vireid_lightning.errors import VIReIDError
@@ -18,8 +19,15 @@ from vireid_lightning.metrics.measures import MEASURES, TrueMatches
 from vireid_lightning.metrics.parallel import block_threads
 from vireid_lightning.metrics.re_ranking import ReRanking, re_rank
 from vireid_lightning.metrics.scores import ProtocolScores, TrialScores
+from vireid_lightning.metrics.sharing import ALL, Share
 from vireid_lightning.precision import exact_float32
 from vireid_lightning.protocols import Protocol, Trial
+
+#: A trial: its protocol's row, and its number there.
+_Place = tuple[int, int]
+
+#: Places of queries, and of each in each trial the rank of the first true match and every measure: (B,), (B, T).
+_Measured = tuple[Positions, NDArray[np.float64], dict[str, NDArray[np.float64]]]
 
 
 def score_protocols(
@@ -31,6 +39,7 @@ def score_protocols(
     block_mb: int = 256,
     rerank: bool | ReRanking = False,
     progress: bool = False,
+    share: Share = ALL,
 ) -> list[ProtocolScores]:
     """Score every trial of every protocol.
 
@@ -44,6 +53,7 @@ def score_protocols(
         block_mb: MiB that the blocks may take, beside one copy of a chunk of the gallery.
         rerank: Whether, or with which settings, to add a row for each protocol with k-reciprocal re-ranking.
         progress: Whether to show a progress bar for galleries of several chunks.
+        share: Which queries this process ranks, and how it learns of the others'; every process then returns the same.
 
     Returns:
         One result for each protocol, in their order; then, where asked for, one each re-ranked.
@@ -69,12 +79,46 @@ def score_protocols(
     results: list[ProtocolScores] = []
     done: dict[tuple[int, int], TrialScores] = {}
 
-    def score(places: Sequence[tuple[int, int]], distances: Distances) -> None:
+    def score(places: Sequence[_Place], distances: Distances, share: Share = ALL) -> list[_Measured]:
         protocol, trials = protocols[places[0][0]], [protocols[row].trials[number] for row, number in places]
-        blocks = engine.rank_true_matches(
-            query, gallery, protocol, trials, distances, block_bytes=block_mb * 2**20, progress=progress
+        return list(
+            _measure(
+                engine.rank_true_matches(
+                    query,
+                    gallery,
+                    protocol,
+                    trials,
+                    distances,
+                    block_bytes=block_mb * 2**20,
+                    progress=progress,
+                    share=share,
+                )
+            )
         )
-        done.update(zip(places, _measure(blocks, trials), strict=True))
+
+    def score_own_queries() -> dict[tuple[_Place, ...], list[_Measured]]:
+        used = np.unique(np.concatenate([np.arange(0), *(trial.gallery for p in protocols for trial in p.trials)]))
+        distances = EmbeddingDistances(query, gallery, used, distance)
+        return {tuple(places): score(places, distances, share) for places in _share_distances(protocols, gallery)}
+
+    def rerank_own_trials() -> dict[tuple[_Place, ...], list[_Measured]]:
+        found: dict[tuple[_Place, ...], list[_Measured]] = {}
+        for row, number in [place for order, place in enumerate(done) if share.owns(order)]:
+            trial = protocols[row].trials[number]
+            sides = (query, trial.query), (gallery, trial.gallery)
+            rows, columns = (side.rows(torch.from_numpy(part), distance).to(gallery.device) for side, part in sides)
+            matrix = re_rank(rows, columns, **settings, block_mb=block_mb)
+            found[((row, number),)] = score([(row, number)], partial(_look_up, matrix, trial))
+        return found
+
+    def collect(work: Callable[[], dict[tuple[_Place, ...], list[_Measured]]]) -> None:
+        found: dict[tuple[_Place, ...], list[_Measured]] = {}
+        for part in share.exchange(work):
+            for places, blocks in part.items():
+                found.setdefault(places, []).extend(blocks)
+        for places, blocks in found.items():
+            trials = [protocols[row].trials[number] for row, number in places]
+            done.update(zip(places, _put_together(blocks, trials), strict=True))
 
     def add_rows(reranking: dict[str, float] | None) -> None:
         for row, protocol in enumerate(protocols):
@@ -90,19 +134,11 @@ def score_protocols(
             results.append(ProtocolScores(protocol, trials, *about))
 
     with exact_float32(gallery.device), block_threads():
-        used = np.unique(np.concatenate([np.arange(0), *(trial.gallery for p in protocols for trial in p.trials)]))
-        distances = EmbeddingDistances(query, gallery, used, distance)
-        for places in _share_distances(protocols, gallery):
-            score(places, distances)
+        collect(score_own_queries)
         add_rows(None)
         if rerank:
             settings = asdict(ReRanking() if rerank is True else rerank)
-            for row, number in done:
-                trial = protocols[row].trials[number]
-                sides = (query, trial.query), (gallery, trial.gallery)
-                rows, columns = (side.rows(torch.from_numpy(part), distance).to(gallery.device) for side, part in sides)
-                matrix = re_rank(rows, columns, **settings, block_mb=block_mb)
-                score([(row, number)], partial(_look_up, matrix, trial))
+            collect(rerank_own_trials)
             add_rows(settings)
     return results
 
@@ -130,12 +166,10 @@ def _look_up(matrix: Tensor, trial: Trial, asked: Positions, listed: Positions, 
     return matrix[rows.to(matrix.device)].index_select(1, columns.to(matrix.device))
 
 
-def _measure(blocks: Iterable[tuple[Positions, TrueMatches]], trials: Sequence[Trial]) -> Iterator[TrialScores]:
-    """Yield the scores of trials that the engine took together."""
-    shape = (len(trials[0].query), len(trials))
-    first, values = np.full(shape, np.inf), {name: np.full(shape, np.nan) for name in MEASURES}
+def _measure(blocks: Iterable[tuple[Positions, TrueMatches]]) -> Iterator[_Measured]:
+    """Yield what the engine's blocks of queries score."""
     for places, matches in blocks:
-        first[places] = matches.first.cpu()
+        values = {}
         for name, measure in MEASURES.items():
             scored = measure.of_queries(matches)
             if not isinstance(scored, Tensor) or scored.shape != matches.number.shape:
@@ -144,7 +178,18 @@ def _measure(blocks: Iterable[tuple[Positions, TrueMatches]], trials: Sequence[T
                     f"The measure '{name}' returned {found} where a tensor of (queries, trials), "
                     f"{tuple(matches.number.shape)}, belongs; mend the function of MEASURES['{name}']."
                 )
-            values[name][places] = scored.double().masked_fill(matches.number == 0, torch.nan).cpu()
+            values[name] = scored.double().masked_fill(matches.number == 0, torch.nan).cpu().numpy()
+        yield places, matches.first.cpu().numpy(), values
+
+
+def _put_together(blocks: Iterable[_Measured], trials: Sequence[Trial]) -> Iterator[TrialScores]:
+    """Yield the scores of trials that the engine took together."""
+    shape = (len(trials[0].query), len(trials))
+    first, values = np.full(shape, np.inf), {name: np.full(shape, np.nan) for name in MEASURES}
+    for places, ranks, measured in blocks:
+        first[places] = ranks
+        for name, scored in measured.items():
+            values[name][places] = scored
     for column, trial in enumerate(trials):
         of_queries = {name: value[:, column] for name, value in values.items()}
         yield TrialScores(first[:, column], of_queries, len(trial.gallery))
