@@ -52,8 +52,10 @@ def alone(tmp_path_factory):
     """The arguments of a tiny experiment, and its weights after three steps in one process."""
     folder = tmp_path_factory.mktemp("clusters")
     arguments = [*TINY, "--data.dataset.init_args.root", str(folder / "synthetic")]
-    lightning(["fit", *arguments, "--trainer.default_root_dir", str(folder / "alone")])
-    return folder, arguments, read_weights(folder / "alone")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)  # without a logger the config is saved in the current folder
+        lightning(["fit", *arguments, "--trainer.default_root_dir", str(folder / "alone")])
+        yield folder, arguments, read_weights(folder / "alone")
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -58,7 +58,7 @@ class Share:
         except Exception as error:  # whatever it is, the others wait for word of it
             failure = error
         told = None if failure is None else str(failure) if isinstance(failure, VIReIDError) else repr(failure)
-        outcomes: list[tuple[_Result, str | None]] = [None] * self.processes  # type: ignore[list-item]  # filled next
+        outcomes: list[Any] = [None] * self.processes
         torch.distributed.all_gather_object(outcomes, (result, told))
         if failure is not None:
             raise failure

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch.plugins import LayerSync
-from timm.layers import convert_sync_batchnorm
+from timm.layers.norm_act import convert_sync_batchnorm
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -115,7 +115,7 @@ class BatchNormSync(LayerSync):
                 "normalisation runs over the images of each process."
             )
         self._on_gpu = device.type == "cuda"
-        self._former: list[tuple[nn.Module, str, nn.Module]] = []
+        self._former: list[tuple[nn.Module, str, _BatchNorm]] = []
 
     def apply(self, model: nn.Module) -> nn.Module:
         """Put a synchronised layer into the place of every batch normalisation of a model; return the model."""

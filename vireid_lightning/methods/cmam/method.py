@@ -250,7 +250,7 @@ class CMAM(ReIDModule):
         if phase.domain == "source":
             for old in self._classifiers:
                 optimizer.state.pop(old, None)
-            self._classifiers = [nn.Parameter(rows.to(self.neck.weight.dtype)) for rows in centroids]
+            self._classifiers = [nn.Parameter(rows.to(self.gray.neck.weight.dtype)) for rows in centroids]
             optimizer.param_groups[-1]["params"] = list(self._classifiers)
 
     def _cluster(self, features: Tensor, modality: Tensor) -> Clusters:
