@@ -17,7 +17,7 @@ from vireid_lightning.cli import lightning
 from vireid_lightning.data.synthetic import layouts
 from vireid_lightning.methods import load_method
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs/extend.md"
 SCRIPT = Path(sys.executable).with_name("lightning")
 
 #: A dataset as a user may write one: that of the package with another validation.
@@ -54,9 +54,9 @@ class MyNetwork(nn.Module):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """A folder with the README's example method, a dataset, files that are none, and images."""
+    """A folder with the example method of the page on extending, a dataset, files that are none, and images."""
     folder = tmp_path_factory.mktemp("project")
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)
     (method,) = (block for block in blocks if "class MyMethod" in block)
     files = {
         "my_method": method + "\n\nclass Unfinished(ReIDModule):\n    pass\n\n\nclass Other:\n    pass\n",
