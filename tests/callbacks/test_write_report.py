@@ -72,9 +72,12 @@ def run_test(tmp_path, report, logger=False, ckpt_path=None):
     return metrics
 
 
-def test_writes_nothing_unless_told_to(tmp_path):
-    metrics = run_test(tmp_path, WriteReport())
+def test_does_and_needs_nothing_unless_told_to(tmp_path, monkeypatch):
+    monkeypatch.setattr("vireid_lightning.callbacks.write_report.require_packages", None)
+    board = Board(tmp_path)
+    metrics = run_test(tmp_path, WriteReport(), board)
     assert not list(tmp_path.glob("*.html"))
+    assert not board.images
     assert metrics.embeddings is None
 
 

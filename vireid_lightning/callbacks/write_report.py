@@ -46,7 +46,8 @@ class WriteReport(Callback):
             raise VIReIDError(f"report.lists is {lists}; give at least 1.")
         if max_mb <= 0:
             raise VIReIDError(f"report.max_mb is {max_mb:g}; give a number above 0.")
-        self.html, self.log, self.lists, self.max_mb, self.console = html, log, lists, max_mb, console
+        # Lightning puts a function of its own into an attribute `log` of every callback.
+        self.html, self.sends, self.lists, self.max_mb, self.console = html, log, lists, max_mb, console
         self._metrics: RetrievalMetrics | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -55,7 +56,7 @@ class WriteReport(Callback):
         Raises:
             VIReIDError: If a package of the extra ``report`` is missing, or nothing scores the test.
         """
-        if stage not in ("fit", "test") or not (self.html or self.log):
+        if stage not in ("fit", "test") or not (self.html or self.sends):
             return
         require_packages("jinja2", "matplotlib")  # before training, rather than after it
         callbacks = trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it from outside of its class
@@ -80,7 +81,7 @@ class WriteReport(Callback):
             kept = write_report(path, content, max_mb=self.max_mb)
             earlier = f" (the earlier one: {kept.name})" if kept else ""
             (self.console or Console(soft_wrap=True)).print(f"Report: {path}{earlier}", highlight=False, markup=False)
-        if self.log:
+        if self.sends:
             log_report(trainer.loggers, content, trainer.global_step)
 
     def _collect(self, trainer: Trainer, embeddings: Embeddings, table: ScoreTable) -> ReportContent:
