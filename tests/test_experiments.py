@@ -203,7 +203,14 @@ def test_two_processes_score_like_one(roots, trained, tmp_path, monkeypatch):
     assert one["results"] == two["results"]
     # Without a checkpoint, the results go to the logs.
     folder = f"--trainer.default_root_dir={tmp_path / 'logs'}"
-    run("test", "--trainer.devices=2", "--trainer.strategy=ddp", folder, root=roots["SYSUMM01"])
+    run(
+        "test",
+        "--allow_untrained=true",
+        "--trainer.devices=2",
+        "--trainer.strategy=ddp",
+        folder,
+        root=roots["SYSUMM01"],
+    )
     assert len(list((tmp_path / "logs").glob("**/results.json"))) == 1
 
 

@@ -98,9 +98,8 @@ def test_configs_and_their_arguments_parse(command, here, capsys):
 def test_the_commands_for_sysu_mm01_run_one_after_the_other(here, tmp_path, capsys):
     plan = plan_sysu_mm01(train=4, val=3, test=4, images_per_camera=2)
     write_plan(plan, tmp_path / "datasets" / "SYSU-MM01")
-    first, second = (text for text in BLOCKS if "mpanet_sysu" in text and "released" not in text)
-    assert "export VIREID_DATA=" in first
-    for command in list_commands(first + second):
+    (commands,) = (text for text in BLOCKS if "export VIREID_DATA=" in text and "lightning fit" in text)
+    for command in list_commands(commands):
         program, *arguments = shlex.split(command)
         if program == "vireid":
             vireid(arguments)
@@ -108,4 +107,4 @@ def test_the_commands_for_sysu_mm01_run_one_after_the_other(here, tmp_path, caps
             lightning([*arguments, *TINY])
     results = json.loads((here / "runs/mpanet_sysu/version_0/checkpoints/results.json").read_text(encoding="utf-8"))
     assert (results["dataset"], results["stage"]) == ("SYSU-MM01", "test")
-    assert "all/single/official" in capsys.readouterr().out.split("Read and scored")[0].split("embeddings.npz")[-1]
+    assert "all/single/official" in capsys.readouterr().out

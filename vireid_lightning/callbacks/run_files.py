@@ -139,8 +139,9 @@ class Provenance:
             )
         data = (trainer.ckpt_path, checkpoint, require_datamodule(trainer))
         other_images = find_mismatch(*data, allow=allow_preprocessing_mismatch)
-        goes_on = trainer.state.fn == "fit"
-        other_lists = find_other_lists(*data, goes_on=goes_on, allow=allow_preprocessing_mismatch)
+        # A training that goes on has its own check, see :func:`~vireid_lightning.methods.resuming.check_resumed`.
+        resumed = trainer.state.fn == "fit"
+        other_lists = not resumed and find_other_lists(*data, allow=allow_preprocessing_mismatch)
         self._noted = _identify_loading(trainer)
         self.loaded = {
             "epoch": checkpoint["epoch"] + 1,

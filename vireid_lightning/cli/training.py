@@ -235,7 +235,8 @@ class VIReIDCLI(LightningCLI):
         if self._checkpoint:  # now, rather than after images are checked and cached
             data = (config.ckpt_path, self._checkpoint, self.datamodule)
             find_mismatch(*data, allow=allow)
-            find_other_lists(*data, goes_on=self.subcommand == "fit", allow=allow)
+            if self.subcommand != "fit":
+                find_other_lists(*data, allow=allow)
         if allow:
             for callback in self.trainer.callbacks:  # type: ignore[attr-defined]  # Lightning sets it from outside
                 if isinstance(callback, SaveEmbeddings):

@@ -48,9 +48,8 @@ def check_trainer(trainer: Trainer, stage: str) -> None:
         )
     if trainer.limit_train_batches == 0:
         raise VIReIDError("trainer.limit_train_batches is 0, so that nothing is trained; leave it out.")
-    if trainer.max_steps == 0 or trainer.max_epochs == 0:
-        name = "max_steps" if trainer.max_steps == 0 else "max_epochs"
-        raise VIReIDError(f"trainer.{name} is 0, so that nothing is trained; set 1 or more.")
+    if trainer.max_epochs == 0:  # max_steps of 0 prepares a method without training it
+        raise VIReIDError("trainer.max_epochs is 0, so that nothing is trained; set 1 or more.")
     for name, least in (("accumulate_grad_batches", 1), ("check_val_every_n_epoch", 1), ("log_every_n_steps", 0)):
         value = getattr(trainer, name)
         if value is not None and value < least:

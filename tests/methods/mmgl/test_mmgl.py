@@ -6,7 +6,7 @@ import warnings
 import pytest
 import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import LambdaCallback, ModelCheckpoint
 from references.fake_dataset import FakeDataset, write_fake_dataset
 from rich.console import Console
 
@@ -136,8 +136,9 @@ def test_a_resumed_run_ends_with_the_same_weights(root, tmp_path):
     whole, part, resumed = build(), build(), build(seed=5)
     fit(whole, datamodule(FakeDataset(root)), tmp_path, epochs=2, limit_val_batches=0)
     keep = ModelCheckpoint(tmp_path / "kept", save_last=True, save_top_k=0)
-    # Both runs know of two epochs, for the schedule's sake; the first is cut short by its steps.
-    fit(part, datamodule(FakeDataset(root)), tmp_path, epochs=2, max_steps=2, limit_val_batches=0, callbacks=[keep])
+    # Both runs know of two epochs, for the schedule's sake; the first is ended after one.
+    stop = LambdaCallback(on_train_epoch_end=lambda trainer, _: setattr(trainer, "should_stop", True))
+    fit(part, datamodule(FakeDataset(root)), tmp_path, epochs=2, limit_val_batches=0, callbacks=[keep, stop])
     assert not same_weights(whole, part)
     path = tmp_path / "kept" / "last.ckpt"
     torch.rand(7)
