@@ -20,7 +20,6 @@ def make(**options) -> Trainer:
         ({"overfit_batches": 2}, "trainer.overfit_batches"),
         ({"limit_train_batches": 0}, "trainer.limit_train_batches is 0"),
         ({"max_epochs": 0}, "trainer.max_epochs is 0"),
-        ({"max_epochs": 0}, "trainer.max_epochs is 0"),
         ({"precision": "bf16-true"}, "trainer.precision is bf16-true"),
         ({"precision": "16-true"}, "trainer.precision is 16-true"),
         ({"accumulate_grad_batches": 0}, "trainer.accumulate_grad_batches is 0"),
