@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 # Before torch is imported, and for the processes that tests start: the networks are tiny, where threads cost more than
@@ -29,6 +30,13 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(autouse=True)
 def _deterministic():
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _no_wandb_run_is_left_open():
+    yield
+    if "wandb" in sys.modules:  # the next logger of this process would take the open run up
+        sys.modules["wandb"].finish()
 
 
 @pytest.fixture(scope="session")

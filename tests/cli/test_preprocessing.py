@@ -118,9 +118,13 @@ def test_another_split_of_the_same_dataset_is_refused_and_another_dataset_is_nam
     """Here RegDB's images trained: its list is changed by a file, and a manifest is another dataset."""
     content = torch.load(copied, weights_only=True)
     content[BLOCK]["dataset"]["fingerprint"] = "0123456789ab"
+    torch.save(content, copied.with_name("other.ckpt"))
+    error = refuse(capsys, "fit", *settings, "--ckpt_path=other.ckpt")
+    assert "was trained on another list of images of RegDB (fingerprint 0123456789ab, now " in error
     content[BLOCK]["identities"] = [1, 2]
     torch.save(content, copied.with_name("other.ckpt"))
-    for subcommand in ("test", "validate", "predict", "fit"):
+    assert "was trained on 2 identities" in refuse(capsys, "fit", *settings, "--ckpt_path=other.ckpt")
+    for subcommand in ("test", "validate", "predict"):
         error = refuse(capsys, subcommand, *settings, "--ckpt_path=other.ckpt")
         assert "was trained on RegDB with fingerprint 0123456789ab and 2 training identities" in error
         assert "but the data is RegDB with fingerprint" in error

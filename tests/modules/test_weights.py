@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from importlib import metadata
 
@@ -111,11 +112,12 @@ def test_another_network_is_named(tmp_path, monkeypatch):
 def test_a_file_that_would_run_code_is_refused(tmp_path):
     class Payload:
         def __reduce__(self):
-            return (sys.exit, ("ran",))
+            return (os.mkdir, (str(tmp_path / "ran"),))
 
     torch.save({"state_dict": state(), "extra": Payload()}, tmp_path / "weights.pth")
     with pytest.raises(VIReIDError, match="would run code"):
         Backbone(NAME, weights=str(tmp_path / "weights.pth"))
+    assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.parametrize("content", [{}, [1, 2], {"state_dict": {"a": 3}}])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from itertools import chain
 
 import numpy as np
 import torch
@@ -12,14 +13,14 @@ from torch import Tensor
 
 from vireid_lightning.errors import VIReIDError
 from vireid_lightning.metrics.embeddings import Embeddings
-from vireid_lightning.metrics.parallel import map_parts
+from vireid_lightning.metrics.parallel import Result, map_parts
 
 Positions = NDArray[np.int64]
 Known = tuple[Positions, Tensor]
 
 DISTANCES = ("cosine", "euclidean")
 
-# Values of embeddings that are prepared at a time when looking for equal rows.
+# Values of embeddings that are prepared at a time.
 _VALUES_AT_ONCE = 2**20
 
 
@@ -112,8 +113,9 @@ class EmbeddingDistances:
         if self.has_copies:
             self._distinct, back = np.unique(self._distinct, return_inverse=True)
             self._back = torch.from_numpy(back).to(self.gallery.device)
-        self._rows = self.gallery.rows(torch.from_numpy(self._distinct), self.distance)
-        self._square = self._rows.square().sum(dim=1)
+        self._rows = torch.empty(len(self._distinct), self.gallery.size, device=self.gallery.device)
+        _map_rows(lambda place, rows: self._rows[place].copy_(rows), self.gallery, self._distinct, self.distance)
+        self._square = self._rows.square().sum(dim=1) if self.distance == "euclidean" else None
 
 
 def find_places(values: Positions, wanted: Positions) -> Positions:
@@ -146,13 +148,31 @@ def find_first_equal(embeddings: Embeddings, positions: Positions, distance: str
         array([0, 1, 0])
     """
 
-    def digest(part: Positions) -> bytes:
-        rows = (embeddings.rows(torch.from_numpy(part), distance) + 0.0).cpu().numpy()  # -0 + 0 is 0
-        return b"".join(hashlib.blake2b(row, digest_size=16).digest() for row in rows)
+    def add_bits(_: slice, rows: Tensor) -> Tensor:
+        return (rows + 0.0).view(torch.int32).sum(dim=1).cpu()  # -0 + 0 is 0
 
-    step = max(1, _VALUES_AT_ONCE // embeddings.size)
-    parts = [positions[begin : begin + step] for begin in range(0, len(positions), step)]
-    digests = np.frombuffer(b"".join(map_parts(digest, parts, embeddings.device)), dtype="V16")
-    _, first, group = np.unique(digests, return_index=True, return_inverse=True)
-    places: Positions = first[group]
+    def digest(_: slice, rows: Tensor) -> list[bytes]:
+        return [hashlib.blake2b(row, digest_size=16).digest() for row in (rows + 0.0).cpu().numpy()]
+
+    # Rows whose sums of bits differ are not equal: digests, ten times as slow, are for the others.
+    sums = torch.cat(_map_rows(add_bits, embeddings, positions, distance)).numpy()
+    _, group, size = np.unique(sums, return_inverse=True, return_counts=True)
+    alike = np.flatnonzero(size[group] > 1)
+    digests = chain.from_iterable(_map_rows(digest, embeddings, positions[alike], distance))
+    first: dict[bytes, int] = {}
+    places = np.arange(len(positions))
+    places[alike] = [first.setdefault(*row) for row in zip(digests, alike.tolist())]
     return places
+
+
+def _map_rows(
+    function: Callable[[slice, Tensor], Result], embeddings: Embeddings, positions: Positions, distance: str
+) -> list[Result]:
+    """Return ``function`` of slices of positions and their prepared rows, of a size for the cache."""
+    step = max(1, _VALUES_AT_ONCE // embeddings.size)
+    places = [slice(begin, begin + step) for begin in range(0, len(positions), step)]
+
+    def call(place: slice) -> Result:
+        return function(place, embeddings.rows(torch.from_numpy(positions[place]), distance))
+
+    return map_parts(call, places, embeddings.device)

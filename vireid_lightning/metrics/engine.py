@@ -236,16 +236,16 @@ class _Part:
         keys = make_keys(block[self.rows], chunk.tie, width)
         if not self.key.numel():
             self.key = _sort_rows(keys.gather(1, self.own))
-        self.ahead += _count_below(keys, self.key, self.view.members, width)
         if chunk.slots:
             # An identity is ahead of the first true match where its nearest image is.
-            first = self.key.gather(1, self._find_true().to(torch.uint8).argmax(dim=1))
+            first = self.key.gather(1, self._find_true().transpose(1, 2).contiguous().argmax(dim=2))
             by_column = keys.T.contiguous()
             nearest = by_column.new_full((len(chunk.trial), len(keys)), LAST_KEY)
             for columns in chunk.slots:
                 head = nearest[: len(columns)]
                 torch.minimum(head, by_column.index_select(0, columns), out=head)
             self.passed.index_add_(0, chunk.trial, (nearest < first.T.index_select(0, chunk.trial)).float())
+        self.ahead += _count_below(keys, self.key, self.view.members, width)
 
     def find_matches(self, gallery: Tensor) -> TrueMatches:
         """Return the true matches, after all chunks; ``gallery`` holds the (B, T) numbers of images that are seen."""
@@ -276,9 +276,10 @@ def make_keys(distance: Tensor, tie: Tensor, width: int) -> Tensor:
 
 
 def _sort_rows(values: Tensor) -> Tensor:
-    """Return values that ascend along the last dimension."""
+    """Return values that ascend along the last dimension; those that are given are no longer in order."""
     if values.device.type == "cpu":  # NumPy sorts plain numbers with vector instructions, several times as fast
-        return torch.from_numpy(np.sort(values.numpy(), axis=-1))
+        values.numpy().sort(axis=-1)
+        return values
     return values.sort(dim=-1).values
 
 

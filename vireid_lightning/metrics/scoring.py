@@ -79,22 +79,11 @@ def score_protocols(
     results: list[ProtocolScores] = []
     done: dict[tuple[int, int], TrialScores] = {}
 
+    rank = partial(engine.rank_true_matches, query, gallery, block_bytes=block_mb * 2**20, progress=progress)
+
     def score(places: Sequence[_Place], distances: Distances, share: Share = ALL) -> list[_Measured]:
         protocol, trials = protocols[places[0][0]], [protocols[row].trials[number] for row, number in places]
-        return list(
-            _measure(
-                engine.rank_true_matches(
-                    query,
-                    gallery,
-                    protocol,
-                    trials,
-                    distances,
-                    block_bytes=block_mb * 2**20,
-                    progress=progress,
-                    share=share,
-                )
-            )
-        )
+        return list(_measure(rank(protocol, trials, distances, share=share)))
 
     def score_own_queries() -> dict[tuple[_Place, ...], list[_Measured]]:
         used = np.unique(np.concatenate([np.arange(0), *(trial.gallery for p in protocols for trial in p.trials)]))
@@ -112,11 +101,7 @@ def score_protocols(
         return found
 
     def collect(work: Callable[[], dict[tuple[_Place, ...], list[_Measured]]]) -> None:
-        found: dict[tuple[_Place, ...], list[_Measured]] = {}
-        for part in share.exchange(work):
-            for places, blocks in part.items():
-                found.setdefault(places, []).extend(blocks)
-        for places, blocks in found.items():
+        for places, blocks in share.collect(work).items():
             trials = [protocols[row].trials[number] for row, number in places]
             done.update(zip(places, _put_together(blocks, trials), strict=True))
 

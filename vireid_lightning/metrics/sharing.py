@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from itertools import chain
+from typing import Any, TypeVar, cast
 
 import torch
 
 from vireid_lightning.errors import VIReIDError
 
-_Result = TypeVar("_Result")
+_Found = TypeVar("_Found", bound=dict[Any, list[Any]])
 
 
 @dataclass(frozen=True)
@@ -43,15 +44,15 @@ class Share:
         """Whether this process does a piece of work."""
         return number % self.processes == self.rank
 
-    def exchange(self, work: Callable[[], _Result]) -> list[_Result]:
-        """Do this process's work and return what came out in every process, in their order.
+    def collect(self, work: Callable[[], _Found]) -> _Found:
+        """Do this process's work and return what all processes found; lists of one key stand in the processes' order.
 
         Raises:
             VIReIDError: If the work failed anywhere, in every process.
         """
         if self.processes == 1:
-            return [work()]
-        result: _Result | None = None
+            return work()
+        result: _Found | None = None
         failure: Exception | None = None
         try:
             result = work()
@@ -65,7 +66,10 @@ class Share:
         for process, (_, text) in enumerate(outcomes):
             if text is not None:
                 raise VIReIDError(f"Process {process}: {text}")
-        return [outcome for outcome, _ in outcomes]
+        found: dict[Hashable, list[Any]] = {}
+        for key, values in chain.from_iterable(outcome.items() for outcome, _ in outcomes):
+            found.setdefault(key, []).extend(values)
+        return cast("_Found", found)
 
 
 #: All work: that of a process that is alone.
