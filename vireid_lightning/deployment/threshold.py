@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from vireid_lightning.errors import VIReIDError
 from vireid_lightning.metrics.distances import check_distance, distance_block
 from vireid_lightning.metrics.embeddings import Embeddings
+from vireid_lightning.metrics.open_set import count_errors, pick_threshold
 from vireid_lightning.precision import exact_float32
 from vireid_lightning.types import INFRARED, MODALITIES, UNKNOWN, VISIBLE
 
@@ -69,20 +70,20 @@ def choose_thresholds(
             continue
         other, own = _find_nearest(validation, asked, listed, distance)
         queries = int(np.isfinite(other).sum())
-        if queries * false_positive_rate < 1:
+        threshold = pick_threshold(other, false_positive_rate)
+        if threshold is None:
             raise VIReIDError(
                 f"{validation.origin} has {queries} {name} queries with somebody else in the gallery; a false positive "
                 f"rate of {false_positive_rate:g} needs at least {math.ceil(1 / false_positive_rate)}."
             )
-        threshold = np.sort(other)[math.floor(queries * false_positive_rate)]
-        matched = np.isfinite(own)
+        false_positive, missed = count_errors(other, own, threshold)
         found[name] = {
-            "threshold": float(threshold),
+            "threshold": threshold,
             "queries": queries,
             "gallery_images": len(listed),
             "identities": len(np.unique(identity[asked])),
-            "false_positive_rate": float((other < threshold).sum() / queries),
-            "miss_rate": float((own[matched] >= threshold).mean()) if matched.any() else None,
+            "false_positive_rate": false_positive,
+            "miss_rate": missed,
         }
     if not set(found) & set(MODALITIES):
         raise VIReIDError(

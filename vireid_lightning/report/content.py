@@ -14,6 +14,7 @@ from vireid_lightning.metrics.results import ScoreTable
 from vireid_lightning.report.embedding_map import EmbeddingMap, draw_map
 from vireid_lightning.report.pairs import ErrorRates, PairHistogram, count_pairs, measure_error_rates
 from vireid_lightning.report.rank_lists import RankListGroup, choose_rows, list_ranks
+from vireid_lightning.report.thresholds import ProtocolThresholds, measure_thresholds
 from vireid_lightning.report.training_curves import TrainingCurves, read_training_curves
 
 
@@ -27,7 +28,8 @@ class ReportContent:
         groups: Rank lists of the default protocol, and of each other direction that the dataset has.
         histograms: Distances of true and false pairs within and across modalities.
         counted: Number of images whose pairs the histograms count.
-        rates: What a threshold decides, for the protocols of ``groups``.
+        rates: What a threshold decides about pairs, for the protocols of ``groups``.
+        thresholds: What a threshold decides about queries whose person may not be in the gallery, for the same ones.
         map: The map of the embeddings, None where there are too few.
         training: The training curves, None where there are none.
         names: Names of identities that are not called by their number.
@@ -41,6 +43,7 @@ class ReportContent:
     histograms: tuple[PairHistogram, ...]
     counted: int
     rates: tuple[ErrorRates, ...]
+    thresholds: tuple[ProtocolThresholds, ...]
     map: EmbeddingMap | None
     training: TrainingCurves | None
     names: Mapping[int, str]
@@ -95,6 +98,7 @@ def collect(
         tuple(histograms),
         counted,
         tuple(measure_error_rates(embeddings, row.protocol, distance) for row in rows),
+        tuple(measure_thresholds(embeddings, row.protocol, distance) for row in rows),
         draw_map(embeddings, used, distance),
         curves or None,
         names,

@@ -20,6 +20,7 @@ from vireid_lightning.report.rank_lists import RankListGroup, list_positions
 from vireid_lightning.report.requirements import require_packages
 from vireid_lightning.report.svg import PAGE, embed_svg
 from vireid_lightning.report.text import clean
+from vireid_lightning.report.thresholds import ProtocolThresholds
 from vireid_lightning.report.thumbnails import Thumbnails, make_thumbnails
 from vireid_lightning.version import __version__
 
@@ -73,6 +74,8 @@ def render_page(content: ReportContent, *, max_mb: float = 16) -> str:
         "charts": _draw_charts(content),
         "rates": [_list_rates(item) for item in content.rates],
         "levels": [f"{rate:g}" for rate in RATES],
+        "thresholds": [_list_thresholds(item) for item in content.thresholds],
+        "stored": any(error.stored for item in content.thresholds for error in item.errors),
         "groups": [_describe_group(group) for group in content.groups],
         "map": content.map,
         "counted": content.counted,
@@ -170,6 +173,14 @@ def _list_rates(item: ErrorRates) -> dict[str, Any]:
         "cells": cells,
         "true": f"{item.true_pairs:,}",
         "false": f"{item.false_pairs:,}",
+    }
+
+
+def _list_thresholds(item: ProtocolThresholds) -> dict[str, Any]:
+    return {
+        "name": clean(item.protocol),
+        "about": f"{item.queries:,} queries of {item.identities:,} persons, gallery of {item.gallery:,} images",
+        "errors": item.errors,
     }
 
 
