@@ -188,6 +188,9 @@ def test_weights_and_biases_log_a_run_offline(roots, tmp_path, monkeypatch):
     lightning(["fit", "--config", str(config), *overlay, *tiny])
     (written,) = tmp_path.glob("**/wandb/offline-run-*/*.wandb")
     assert written.stat().st_size > 0
+    # A second training of this process is a run of its own.
+    lightning(["fit", "--config", str(config), *overlay, *tiny, "--test_after_fit=false"])
+    assert len(list(tmp_path.glob("**/wandb/offline-run-*/*.wandb"))) == 2
 
 
 @pytest.mark.slow

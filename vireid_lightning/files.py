@@ -134,7 +134,7 @@ def read_arrays(
                 for name, values in arrays.items()
             }
     except FileNotFoundError:
-        raise VIReIDError(f"{path} does not exist; `lightning predict` writes embeddings.npz.") from None
+        raise VIReIDError(f"{path} does not exist; `vireid embed` and `lightning predict` write such files.") from None
     except (OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, ValueError) as error:
         if isinstance(error, VIReIDError):
             raise

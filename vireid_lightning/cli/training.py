@@ -31,6 +31,7 @@ from vireid_lightning.cli.messages import explain_message, list_options
 from vireid_lightning.cli.moved_keys import move_keys
 from vireid_lightning.cli.quiet import silence_other_packages
 from vireid_lightning.cli.spawned import recall_run, settle_folders, trains_elsewhere
+from vireid_lightning.cli.wandb_runs import close_wandb_run
 from vireid_lightning.cli.yaml_keys import check_keys
 from vireid_lightning.data import CrossModalityDataModule, ReIDDataset
 from vireid_lightning.errors import VIReIDError
@@ -71,7 +72,7 @@ def run(args: Sequence[str]) -> VIReIDCLI:
     # The user's own methods and datasets. Last, so that no file there hides an installed package.
     sys.path = [*path, str(Path.cwd())]
     try:
-        with silence_other_packages(), stop_at_once():
+        with silence_other_packages(), stop_at_once(), close_wandb_run():
             return VIReIDCLI()
     except RunStopped as stop:
         if getattr(rank_zero_only, "rank", 0) == 0:
