@@ -206,14 +206,8 @@ def test_two_processes_score_like_one(roots, trained, tmp_path, monkeypatch):
     assert one["results"] == two["results"]
     # Without a checkpoint, the results go to the logs.
     folder = f"--trainer.default_root_dir={tmp_path / 'logs'}"
-    run(
-        "test",
-        "--allow_untrained=true",
-        "--trainer.devices=2",
-        "--trainer.strategy=ddp",
-        folder,
-        root=roots["SYSUMM01"],
-    )
+    forked = ["--trainer.devices=2", "--trainer.strategy=ddp_fork", folder, f"--data.dataset.root={roots['SYSUMM01']}"]
+    lightning(["test", *TINY, "--allow_untrained=true", *forked])
     assert len(list((tmp_path / "logs").glob("**/results.json"))) == 1
 
 

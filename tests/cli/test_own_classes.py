@@ -95,8 +95,18 @@ TINY = [
 LOGGER = json.dumps([{"class_path": "CSVLogger", "init_args": {"save_dir": ".", "name": "run"}}])
 
 
+def refuse(capsys, *arguments: str) -> str:
+    """Return the one sentence that the command ends with."""
+    with pytest.raises(SystemExit) as stop:
+        lightning(list(arguments))
+    assert stop.value.code == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error: ")
+    return error
+
+
 @pytest.mark.slow
-def test_a_method_and_a_dataset_in_the_current_folder(folder):
+def test_a_method_and_a_dataset_in_the_current_folder(folder, monkeypatch, capsys):
     model = ["--model=my_method.MyMethod", "--model.backbone=test_resnet", "--model.pretrained=false"]
     fit = call(folder, "fit", *model, *TINY, f"--trainer.logger={LOGGER}")
     assert fit.returncode == 0, fit.stdout + fit.stderr
@@ -108,16 +118,15 @@ def test_a_method_and_a_dataset_in_the_current_folder(folder):
     # By the config that the run saved; the networks' shape comes from the checkpoint.
     config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
     assert config["model"]["class_path"] == "my_method.MyMethod"
-    test = call(folder, "test", f"--config={run / 'config.yaml'}", f"--ckpt_path={checkpoint}")
-    assert test.returncode == 0, test.stdout + test.stderr
+    monkeypatch.chdir(folder)
+    lightning(["test", f"--config={run / 'config.yaml'}", f"--ckpt_path={checkpoint}"])
     again = json.loads((run / "checkpoints/results.json").read_text(encoding="utf-8"))
     assert (run / "checkpoints/results_1.json").is_file()
     assert again["results"] == results["results"]
 
     # A checkpoint imports nothing: the config names the class, and it must be the checkpoint's.
-    other = call(folder, "test", "--model=Baseline", *TINY, f"--ckpt_path={checkpoint}")
-    assert other.returncode == 2
-    assert "holds MyMethod, but the config's model is Baseline" in other.stderr.splitlines()[-1]
+    error = refuse(capsys, "test", "--model=Baseline", *TINY, f"--ckpt_path={checkpoint}")
+    assert "holds MyMethod, but the config's model is Baseline" in error
 
     sys.path.append(str(folder))
     try:
@@ -128,24 +137,22 @@ def test_a_method_and_a_dataset_in_the_current_folder(folder):
 
 
 @pytest.mark.slow
-def test_a_backbone_in_the_current_folder(folder):
+def test_a_backbone_in_the_current_folder(folder, monkeypatch, capsys):
     model = ["--model=Baseline", "--model.backbone=my_network.MyNetwork", "--model.pretrained=false"]
-    fit = call(folder, "fit", *model, *TINY, f"--trainer.logger={LOGGER.replace('run', 'backbone')}")
-    assert fit.returncode == 0, fit.stdout + fit.stderr
+    monkeypatch.chdir(folder)
+    lightning(["fit", *model, *TINY, f"--trainer.logger={LOGGER.replace('run', 'backbone')}"])
     run = folder / "backbone/version_0"
     checkpoint = run / "checkpoints/last.ckpt"
     results = json.loads((run / "checkpoints/results.json").read_text(encoding="utf-8"))
     config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
     assert config["model"]["init_args"]["backbone"] == "my_network.MyNetwork"
-    test = call(folder, "test", f"--config={run / 'config.yaml'}", f"--ckpt_path={checkpoint}")
-    assert test.returncode == 0, test.stdout + test.stderr
+    lightning(["test", f"--config={run / 'config.yaml'}", f"--ckpt_path={checkpoint}"])
     again = json.loads((run / "checkpoints/results.json").read_text(encoding="utf-8"))
     assert again["results"] == results["results"]
 
     # A checkpoint imports nothing: the config names the class, and it must be the checkpoint's.
-    other = call(folder, "test", "--model=Baseline", *TINY, f"--ckpt_path={checkpoint}")
-    assert other.returncode == 2
-    assert "holds the backbone 'my_network.MyNetwork', which is none of timm's" in other.stderr.splitlines()[-1]
+    error = refuse(capsys, "test", "--model=Baseline", *TINY, f"--ckpt_path={checkpoint}")
+    assert "holds the backbone 'my_network.MyNetwork', which is none of timm's" in error
 
 
 @pytest.mark.slow
@@ -177,12 +184,7 @@ def test_a_backbone_in_the_current_folder(folder):
 )
 def test_a_mistake_is_one_sentence(folder, arguments, expected, monkeypatch, capsys):
     monkeypatch.chdir(folder)
-    with pytest.raises(SystemExit) as stop:
-        lightning(["fit", *arguments])
-    assert stop.value.code == 2
-    error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert error.startswith("error: ")
-    assert expected in error
+    assert expected in refuse(capsys, "fit", *arguments)
 
 
 def test_the_path_of_the_program_is_left_as_it_was(folder, monkeypatch):
