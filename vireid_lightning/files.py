@@ -210,7 +210,7 @@ def _find_content(path: str | Path, member: zipfile.ZipInfo) -> int:
     with Path(path).open("rb") as file:
         file.seek(member.header_offset)
         lengths = struct.unpack("<2H", file.read(_LOCAL_HEADER)[-4:])
-    return member.header_offset + _LOCAL_HEADER + sum(lengths)
+    return int(member.header_offset) + _LOCAL_HEADER + int(sum(lengths))
 
 
 def load_weights_file(path: str | Path, allow: Sequence[Any] = (), *, mapped: bool = False) -> Any:

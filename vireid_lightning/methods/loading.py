@@ -58,8 +58,8 @@ def load_method(
     if "hyper_parameters" not in checkpoint:
         raise VIReIDError(f"{path} does not hold the arguments of {name}, which rebuild it; give another file.")
     arguments = dict(method.upgrade_arguments(checkpoint["hyper_parameters"]))
-    known = argument_names(method)
-    if unknown := next((argument for argument in arguments if argument not in known), None):
+    accepted = argument_names(method)
+    if unknown := next((argument for argument in arguments if argument not in accepted), None):
         raise VIReIDError(
             f"{path} holds the argument '{unknown}', which {name} does not have; load it as it was written."
         )

@@ -157,8 +157,8 @@ def read_numbers(dataset: str, path: Path) -> list[int]:
     for word in words:
         if not word.isdecimal():
             raise VIReIDError(
-                f"{dataset}: {path} holds {word[:99]!r} where an identity number belongs. It should be numbers, set apart "
-                "by commas; copy it from the original download."
+                f"{dataset}: {path} holds {word[:99]!r} where an identity number belongs. It should be numbers "
+                "separated by commas; copy it from the original download."
             )
     return sorted({int(word) for word in words})
 
