@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 import pickle
 import struct
+import tokenize
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,6 +20,10 @@ from vireid_lightning.errors import VIReIDError
 
 # A member of a zip file begins with a header of 30 bytes, the last four of which tell the lengths of two more fields.
 _LOCAL_HEADER = 30
+
+# A compressed member of a zip file that would grow by more than this, and beyond a size that does no harm, is refused.
+_MOST_COMPRESSED = 200
+_ALWAYS_READ = 2**26  # bytes
 
 
 class atomic_write:
@@ -99,10 +105,29 @@ def write_arrays(path: str | Path, arrays: Mapping[str, NDArray[Any]]) -> None:
         np.savez(file, **arrays)  # type: ignore[arg-type]  # no array is called allow_pickle, NumPy's own argument
 
 
+def is_file(path: str | Path) -> bool:
+    """Return whether a path leads to a regular file; a pipe, a device or a folder is none, nor is a name too long."""
+    try:
+        return Path(path).is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def name_absence(path: str | Path) -> str:
+    """Return what a path without a regular file leads to: ``does not exist``, or what it is."""
+    try:
+        path = Path(path)
+        return "is a folder" if path.is_dir() else "is no regular file" if path.exists() else "does not exist"
+    except (OSError, ValueError, RuntimeError):  # too long, a NUL byte, or links in a circle
+        return "is no name of a file"
+
+
 def read_arrays(
     path: str | Path, names: Sequence[str], optional: Sequence[str] = (), *, mapped: str
 ) -> dict[str, NDArray[Any]]:
     """Read some arrays of an .npz file.
+
+    The size of each array is compared with its header before memory is taken.
 
     Args:
         path: The file.
@@ -114,61 +139,78 @@ def read_arrays(
     Raises:
         VIReIDError: If the file is missing, no .npz file, or lacks an array.
     """
+    if not is_file(path):
+        raise VIReIDError(f"{path} {name_absence(path)}; `vireid embed` and `lightning predict` write such files.")
+    with Path(path).open("rb") as file:
+        is_array = file.read(6) == np.lib.format.MAGIC_PREFIX
+    if is_array:
+        raise VIReIDError(f"{path} is a single array; give an .npz file with the arrays {', '.join(names)}.")
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise VIReIDError(f"{path} is a single array; give an .npz file with the arrays {', '.join(names)}.")
-            missing = [name for name in names if name not in file.files]
+        with zipfile.ZipFile(path) as archive:
+            members = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
+            missing = [name for name in names if name not in members]
             if missing:
-                found = ", ".join(file.files) or "none"
+                found = ", ".join(members) or "none"
                 raise VIReIDError(
-                    f"{path} lacks the array '{missing[0]}' (found: {found}); `lightning predict` writes all of "
+                    f"{path} lacks the array '{missing[0]}' (found: {found[:200]}); `lightning predict` writes all of "
                     f"{', '.join(names)}."
                 )
-            arrays = {name: file[name] for name in (*names, *optional) if name in file.files and name != mapped}
-            in_file = _map_member(path, mapped)
-            arrays[mapped] = file[mapped] if in_file is None else in_file
-            # PyTorch takes arrays in this machine's byte order only.
-            return {
-                name: values if values.dtype.isnative else values.astype(values.dtype.newbyteorder("="))
-                for name, values in arrays.items()
-            }
-    except FileNotFoundError:
-        raise VIReIDError(f"{path} does not exist; `vireid embed` and `lightning predict` write such files.") from None
-    except (OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, ValueError) as error:
+            wanted = [name for name in (*names, *optional) if name in members]
+            arrays = {name: _read_member(path, archive, members[name], mapped=name == mapped) for name in wanted}
+    except (OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, ValueError) as error:
         if isinstance(error, VIReIDError):
             raise
-        # NumPy takes any other file for a pickle, and its message says how to load one.
         reason = str(error).rstrip(".") if zipfile.is_zipfile(path) else "it is none"
         raise VIReIDError(
             f"{path} cannot be read as an .npz file of plain arrays: {reason}; `lightning predict` writes one."
         ) from error
+    # PyTorch takes arrays in this machine's byte order only.
+    return {
+        name: values if values.dtype.isnative else values.astype(values.dtype.newbyteorder("="))
+        for name, values in arrays.items()
+    }
 
 
-def _map_member(path: str | Path, name: str) -> NDArray[Any] | None:
-    """Return an array of an .npz file memory-mapped, or None where its bytes are not stored as they are."""
-    if os.name == "nt":  # Windows would not let the next `lightning predict` rename or replace a mapped file
-        return None
-    with zipfile.ZipFile(path) as archive, Path(path).open("rb") as file:
-        if f"{name}.npy" not in archive.namelist():  # other programs may leave out the suffix
-            return None
-        member = archive.getinfo(f"{name}.npy")
-        if member.compress_type != zipfile.ZIP_STORED:
-            return None
+def _read_member(path: str | Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo, *, mapped: bool) -> NDArray[Any]:
+    """Return an array of an .npz file, memory-mapped where that is wanted and its bytes are stored as they are.
+
+    Raises:
+        ValueError: If it is no array of plain values, or its size is not that of its header.
+    """
+    if member.file_size > max(_ALWAYS_READ, _MOST_COMPRESSED * member.compress_size):
+        raise ValueError(
+            f"'{member.filename}' would take {member.file_size / 2**20:.0f} MiB, out of {member.compress_size} bytes"
+        )
+    with archive.open(member) as file:
+        version = np.lib.format.read_magic(file)
+        if version not in ((1, 0), (2, 0)):
+            raise ValueError(f"'{member.filename}' is in version {version} of NumPy's format")
+        reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        try:
+            shape, by_column, dtype = reader(file)
+        except (tokenize.TokenError, SyntaxError, RecursionError, MemoryError, OverflowError) as error:
+            raise ValueError(f"the header of '{member.filename}' is none of an array") from error
+        if dtype.hasobject:
+            raise ValueError(f"'{member.filename}' holds objects, which would have to run code")
+        expected = math.prod(shape) * dtype.itemsize
+        if min(shape, default=0) < 0 or expected != member.file_size - file.tell():
+            raise ValueError(
+                f"'{member.filename}' says that it has {expected} bytes, but there are {member.file_size - file.tell()}"
+            )
+        is_stored = member.compress_type == zipfile.ZIP_STORED and not member.flag_bits & 1
+        # Windows would not let the next `lightning predict` rename or replace a mapped file.
+        if mapped and is_stored and expected and not by_column and dtype.isnative and os.name != "nt":
+            return np.memmap(path, dtype, "r", _find_content(path, member) + file.tell(), shape)
+        values = np.frombuffer(bytearray(file.read()), dtype) if expected else np.empty(0, dtype)
+    return values.reshape(shape, order="F" if by_column else "C")
+
+
+def _find_content(path: str | Path, member: zipfile.ZipInfo) -> int:
+    """Return where the bytes of a stored member of a zip file begin."""
+    with Path(path).open("rb") as file:
         file.seek(member.header_offset)
         lengths = struct.unpack("<2H", file.read(_LOCAL_HEADER)[-4:])
-        file.seek(member.header_offset + _LOCAL_HEADER + sum(lengths))
-        read_header: dict[tuple[int, int], Callable[..., tuple[tuple[int, ...], bool, np.dtype[Any]]]] = {
-            (1, 0): np.lib.format.read_array_header_1_0,
-            (2, 0): np.lib.format.read_array_header_2_0,
-        }
-        version = np.lib.format.read_magic(file)
-        if version not in read_header:
-            return None
-        shape, by_column, dtype = read_header[version](file)
-        if by_column or dtype.hasobject or not dtype.isnative or 0 in shape:
-            return None
-        return np.memmap(path, dtype, "r", file.tell(), shape)
+    return int(member.header_offset) + _LOCAL_HEADER + int(sum(lengths))
 
 
 def load_weights_file(path: str | Path, allow: Sequence[Any] = (), *, mapped: bool = False) -> Any:
@@ -185,8 +227,11 @@ def load_weights_file(path: str | Path, allow: Sequence[Any] = (), *, mapped: bo
     import torch  # not needed by what only reads arrays
 
     path = Path(path).expanduser()
-    if not path.is_file():
+    if not is_file(path):
         raise VIReIDError(f"There is no checkpoint at {path}; give the path of an existing file.")
+    refused = _look_into(path)
+    if refused is not None:
+        raise VIReIDError(f"{path} is not a checkpoint: {refused}; give a file as torch.save writes it.")
     try:
         with torch.serialization.safe_globals(list(allow)):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
@@ -197,5 +242,26 @@ def load_weights_file(path: str | Path, allow: Sequence[Any] = (), *, mapped: bo
                 "(a state dict) and numbers instead."
             ) from error
         raise VIReIDError(f"{path} is not a checkpoint: it is no file that torch.save writes.") from error
-    except (RuntimeError, OSError, EOFError, LookupError, ValueError, TypeError, struct.error) as error:
-        raise VIReIDError(f"{path} is not a checkpoint, or it is cut short: {error}") from error
+    except Exception as error:  # torch raises a different type for every way in which a file can be broken
+        if isinstance(error, VIReIDError):
+            raise
+        said = " ".join(str(error).split())[:200]
+        raise VIReIDError(f"{path} is not a checkpoint, or it is cut short: {type(error).__name__}: {said}") from error
+
+
+def _look_into(path: Path) -> str | None:
+    """Return why a torch file is not to be loaded although nothing in it would be executed, or None.
+
+    A small file must not fill the memory: torch stores its archives uncompressed, and nothing that it writes holds a
+    ``bytearray``, which a file of 100 bytes could ask for at any length.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+                return "it is a compressed archive"
+            names = [name for name in archive.namelist() if name.endswith("data.pkl")]
+            texts = [archive.read(name) for name in names]
+    except (zipfile.BadZipFile, OSError, ValueError, RuntimeError, NotImplementedError, struct.error):
+        with path.open("rb") as file:  # of older versions of torch, a pickle
+            texts = [file.read(2**20)]
+    return "it asks for memory without bounds" if any(b"bytearray" in text for text in texts) else None

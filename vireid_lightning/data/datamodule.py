@@ -34,6 +34,7 @@ from vireid_lightning.data.summary import count_samples, describe_batches
 from vireid_lightning.data.trainer_checks import check_trainer
 from vireid_lightning.data.training_data import TrainingData
 from vireid_lightning.errors import VIReIDError
+from vireid_lightning.kinds import check_kinds
 from vireid_lightning.protocols import Protocol
 from vireid_lightning.types import IMAGENET_MEAN, IMAGENET_STD, MODALITIES, UNKNOWN, Batch, Sample
 
@@ -118,6 +119,8 @@ class CrossModalityDataModule(LightningDataModule):
         intensity_range: IntensityRange | None = None,
     ) -> None:
         super().__init__()
+        given = {name: value for name, value in locals().items() if name not in ("self", "dataset")}
+        check_kinds(given, CrossModalityDataModule.__init__)
         height, width = image_size
         if min(height, width) < 1 or max(height, width) > _LARGEST_SIDE:
             raise VIReIDError(

@@ -255,9 +255,9 @@ def _check_preprocessing(preprocessing: Mapping[str, Any], origin: object) -> di
     if "resizer" not in found:  # of a version that went by OpenCV's names
         found["interpolation"] = f"opencv-{found.get('interpolation', 'bilinear')}"
         found["resizer"] = "opencv"
-    if found["interpolation"] not in get_args(Interpolation):
+    if (interpolation := found.get("interpolation")) not in get_args(Interpolation):
         raise VIReIDError(
-            f"{origin} was trained on images resized by '{found['interpolation']}', which this version does not have; "
+            f"{origin} was trained on images resized by '{interpolation}', which this version does not have; "
             "use the version that wrote it."
         )
     wanted = {"mean": list(IMAGENET_MEAN), "std": list(IMAGENET_STD)}

@@ -14,6 +14,7 @@ from vireid_lightning.data.datamodule import CrossModalityDataModule
 from vireid_lightning.data.samplers.choice import BatchKind
 from vireid_lightning.data.training_data import TrainingData
 from vireid_lightning.errors import VIReIDError, did_you_mean
+from vireid_lightning.kinds import check_kinds
 from vireid_lightning.methods.arguments import argument_names, check_numbers, document_arguments, plain_backbone
 from vireid_lightning.methods.checkpoint import BLOCK, describe_run, hand_on
 from vireid_lightning.methods.checkpoint_io import use_durable_checkpoints
@@ -24,6 +25,9 @@ from vireid_lightning.methods.resuming import check_resumed, list_changes
 from vireid_lightning.methods.training_record import describe_training, name_weights
 from vireid_lightning.modules import Backbone, Encoder, Encoding, encode
 from vireid_lightning.types import Batch
+
+#: More identities than this are no training set, and their classifier would only fill the memory.
+_MOST_IDENTITIES = 10**7
 
 
 class ReIDModule(GlobalBatch, ABC):
@@ -86,8 +90,11 @@ class ReIDModule(GlobalBatch, ABC):
         gather: bool = True,
     ) -> None:
         super().__init__()
+        check_kinds({"num_classes": num_classes}, ReIDModule.__init__)
         if num_classes is not None and num_classes < 2:
             raise VIReIDError(f"num_classes is {num_classes}; training needs at least 2 identities.")
+        if num_classes is not None and num_classes > _MOST_IDENTITIES:
+            raise VIReIDError(f"num_classes is {num_classes}; give at most {_MOST_IDENTITIES:,}.")
         self.num_classes = num_classes
         self.optimization = Optimization.of(optimization)
         # Collects the arguments of the subclass's constructor, which is still running, and of this one, of which it may
@@ -95,6 +102,7 @@ class ReIDModule(GlobalBatch, ABC):
         missing = {"num_classes", "init_from", "gather"} - set(argument_names(type(self)))
         self.save_hyperparameters(ignore=["optimization", *missing])
         self.save_hyperparameters({"optimization": self.optimization.to_dict(), **plain_backbone(self.hparams)})
+        check_kinds(self.hparams, type(self).__init__)
         check_numbers(self.hparams)
         self.loss_weights: Mapping[str, float] = {}
         self.training_data: TrainingData | None = None

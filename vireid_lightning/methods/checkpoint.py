@@ -26,6 +26,9 @@ from vireid_lightning.version import __version__
 BLOCK = "vireid"
 FORMAT = 1
 
+#: Pixels of the longest side that images are prepared to.
+_LARGEST_SIDE = 2**14
+
 #: Constructor arguments that say where the first weights came from, and the values that look for none. A checkpoint
 #: holds the trained weights, so rebuilding must not look for those files again.
 FIRST_WEIGHTS = {"pretrained": False, "weights": None, "init_from": None}
@@ -97,12 +100,113 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             f"{path} was not written by vireid-lightning; convert weights that a paper's authors released with "
             "`vireid import-checkpoint --method METHOD FILE OUTPUT.ckpt`."
         )
+    if not isinstance(checkpoint[BLOCK], Mapping):
+        raise VIReIDError(
+            f"{path} says nothing of its method: its entry '{BLOCK}' is no dictionary; give another file."
+        )
     if checkpoint[BLOCK].get("format") != FORMAT:
         raise VIReIDError(
             f"{path} was written by vireid-lightning {checkpoint[BLOCK].get('version')} in a format that this version "
             f"({__version__}) does not read; load it with that version."
         )
+    _check_content(path, checkpoint)
     return checkpoint
+
+
+def _check_content(path: str | Path, checkpoint: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint of this package's format whose entries are not what they should be.
+
+    Raises:
+        VIReIDError: Names the file and the entry.
+    """
+    block, state = checkpoint[BLOCK], checkpoint["state_dict"]
+    preprocessing = _get_mapping(block, "preprocessing")
+    size = preprocessing.get("image_size", [1, 1]) if preprocessing is not None else None
+    ranges = preprocessing.get("intensity_range") or {} if preprocessing is not None else {}
+    dataset, training = _get_mapping(block, "dataset"), _get_mapping(block, "training")
+    checks = {
+        "state_dict": isinstance(state, Mapping)
+        and all(isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()),
+        "hyper_parameters": isinstance(checkpoint.get("hyper_parameters", {}), Mapping)
+        and all(isinstance(name, str) for name in checkpoint.get("hyper_parameters", {})),
+        "epoch": _is_count(checkpoint.get("epoch", 0)),
+        "global_step": _is_count(checkpoint.get("global_step", 0)),
+        "callbacks": isinstance(checkpoint.get("callbacks", {}), Mapping),
+        f"{BLOCK}.method": isinstance(block.get("method"), str),
+        f"{BLOCK}.module": isinstance(block.get("module", ""), str),
+        f"{BLOCK}.preprocessing": preprocessing is not None,
+        f"{BLOCK}.preprocessing.image_size": isinstance(size, (list, tuple))
+        and len(size) == 2
+        and all(_is_count(side) and 0 < side <= _LARGEST_SIDE for side in size),
+        **{
+            f"{BLOCK}.preprocessing.{name}": isinstance(
+                values := (preprocessing or {}).get(name, [0.0] * 3), (list, tuple)
+            )
+            and len(values) == 3
+            and all(isinstance(value, float) for value in values)
+            for name in ("mean", "std")
+        },
+        **{
+            f"{BLOCK}.preprocessing.{name}": isinstance((preprocessing or {}).get(name, ""), str)
+            for name in ("interpolation", "resizer")
+        },
+        f"{BLOCK}.preprocessing.intensity_range": isinstance(ranges, Mapping)
+        and all(isinstance(pair, (list, tuple)) and len(pair) == 2 for pair in ranges.values()),
+        f"{BLOCK}.identities": isinstance(block.get("identities", []), (list, tuple))
+        and all(isinstance(identity, int) for identity in block.get("identities", [])),
+        f"{BLOCK}.dataset": dataset is not None,
+        **{
+            f"{BLOCK}.dataset.{name}": isinstance((dataset or {}).get(name), (str, type(None)))
+            for name in ("name", "fingerprint", "distance")
+        },
+        f"{BLOCK}.dataset.trial": (dataset or {}).get("trial") is None or _is_count((dataset or {})["trial"]),
+        f"{BLOCK}.training": training is not None,
+    }
+    if wrong := next((name for name, is_right in checks.items() if not is_right), None):
+        raise VIReIDError(
+            f"{path} is no checkpoint that vireid-lightning wrote: its entry '{wrong}' is missing, or is not what it "
+            "should be; give the file as training left it."
+        )
+
+
+def _get_mapping(block: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
+    """Return a dictionary of a checkpoint's block, an empty one where it is missing, None where it is none."""
+    found = block.get(name)
+    return {} if found is None else found if isinstance(found, Mapping) else None
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+
+
+def require_state(path: str | Path, module: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Refuse a state dict that does not fit a module by name, shape and kind of its tensors.
+
+    Raises:
+        VIReIDError: Names the file and the first tensor that does not fit.
+    """
+    target = module.state_dict()
+    problem = next((f"lacks the tensor {name}" for name in target if name not in state), None)
+    problem = problem or next(
+        (f"holds the tensor {name}, which is none of it" for name in state if name not in target), None
+    )
+    for name, value in {} if problem else state.items():
+        wanted = target[name]
+        is_kind = value.layout == torch.strided and not value.is_meta and not value.is_complex()
+        if value.shape != wanted.shape or not is_kind or value.is_floating_point() != wanted.is_floating_point():
+            problem = f"has {name} as {value.dtype} of shape {tuple(value.shape)}, not {tuple(wanted.shape)}"
+            break
+        if (
+            value.is_floating_point()
+            and not bool(torch.isfinite(value.float().sum()))
+            and not bool(value.isfinite().all())
+        ):
+            problem = f"has values in {name} that are NaN or infinite"
+            break
+    if problem:
+        raise VIReIDError(
+            f"{path} does not fit {type(module).__name__}: it {problem}; give the file as training left it."
+        )
 
 
 @torch.no_grad()

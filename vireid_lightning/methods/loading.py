@@ -8,8 +8,9 @@ from typing import TypeVar, overload
 from torch import nn
 
 from vireid_lightning.errors import VIReIDError
+from vireid_lightning.methods.arguments import argument_names
 from vireid_lightning.methods.base import ReIDModule
-from vireid_lightning.methods.checkpoint import BLOCK, read_checkpoint
+from vireid_lightning.methods.checkpoint import BLOCK, read_checkpoint, require_state
 from vireid_lightning.modules.own_network import import_path
 from vireid_lightning.modules.timm_creation import is_own
 
@@ -54,7 +55,14 @@ def load_method(
         method = known[name]
     elif method.__name__ != name:
         raise VIReIDError(f"{path} holds the method '{name}', not {method.__name__}; give method={name}.")
+    if "hyper_parameters" not in checkpoint:
+        raise VIReIDError(f"{path} does not hold the arguments of {name}, which rebuild it; give another file.")
     arguments = dict(method.upgrade_arguments(checkpoint["hyper_parameters"]))
+    accepted = argument_names(method)
+    if unknown := next((argument for argument in arguments if argument not in accepted), None):
+        raise VIReIDError(
+            f"{path} holds the argument '{unknown}', which {name} does not have; load it as it was written."
+        )
     if backbone is not None:
         if arguments.get("backbone") != import_path(backbone):
             raise VIReIDError(
@@ -67,7 +75,13 @@ def load_method(
             f"{path} holds the backbone '{name}', which is none of timm's; import its class and load the checkpoint "
             f"with load_method(path, backbone={str(name).rpartition('.')[2]})."
         )
-    module = method(**arguments)
+    if backbone is None and not isinstance(arguments.get("backbone", ""), str):
+        raise VIReIDError(f"{path} holds a backbone without a name; give the file as training left it.")
+    try:
+        module = method(**arguments)
+    except VIReIDError as error:
+        raise VIReIDError(f"{path} cannot be rebuilt: {error}") from error
+    require_state(path, module, checkpoint["state_dict"])
     module.load_state_dict(checkpoint["state_dict"])
     module.on_load_checkpoint(checkpoint)
     return module.eval()

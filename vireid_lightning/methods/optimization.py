@@ -13,6 +13,7 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import nn
 
 from vireid_lightning.errors import VIReIDError, did_you_mean
+from vireid_lightning.kinds import check_kinds, require_settings
 from vireid_lightning.modules.backbone import Backbone
 
 
@@ -51,6 +52,7 @@ class Optimization:
     warmup_epochs: int = 0
 
     def __post_init__(self) -> None:
+        check_kinds(vars(self), type(self), "optimization.")
         if not 0 < self.lr < math.inf:
             raise VIReIDError(f"optimization.lr is {self.lr}; give a learning rate above 0.")
         if list(self.milestones) != sorted(self.milestones) or any(epoch < 0 for epoch in self.milestones):
@@ -72,7 +74,7 @@ class Optimization:
     @classmethod
     def of(cls, value: Optimization | dict[str, Any]) -> Optimization:
         """Return ``value`` itself, or the settings that a checkpoint holds as a dictionary."""
-        return value if isinstance(value, Optimization) else cls(**value)
+        return value if isinstance(value, Optimization) else cls(**require_settings(cls, value, "optimization"))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that a checkpoint may hold."""

@@ -147,6 +147,8 @@ class Embeddings:
             raise VIReIDError(f"{path}: the array 'about' is no JSON text: {error}; leave it out.") from error
         if not isinstance(about, dict):
             raise VIReIDError(f"{path}: the array 'about' is no JSON object; leave it out.")
+        if arrays["path"].ndim != 1:
+            raise VIReIDError(f"{path}: the array 'path' has {arrays['path'].ndim} dimensions; give one path an image.")
         if arrays["path"].dtype.kind not in "US":
             raise VIReIDError(f"{path}: the array 'path' holds {arrays['path'].dtype}; give strings.")
         if arrays["path"].dtype.kind == "S":

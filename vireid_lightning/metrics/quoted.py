@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vireid_lightning.errors import VIReIDError, did_you_mean
+from vireid_lightning.files import is_file
 
 
 def read_quoted(
@@ -25,7 +26,7 @@ def read_quoted(
         VIReIDError: Names the file, the row and what is wrong there.
     """
     path = Path(path)
-    if not path.is_file():
+    if not is_file(path):
         raise VIReIDError(
             f"There is no file {path}; give --quoted a CSV file with the columns method,protocol,rank1,mAP."
         )
@@ -34,11 +35,11 @@ def read_quoted(
         columns, rows = list(lines.fieldnames or ()), list(lines)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise VIReIDError(f"{path} cannot be read as a CSV file in UTF-8: {error}; mend it.") from error
+    found = ", ".join(map(str, columns))[:200] or "none"
     for column in ("method", "protocol", *measures):
         if columns.count(column) != 1:
             raise VIReIDError(
-                f"{path} has the columns {', '.join(map(str, columns)) or 'none'}; it needs 'method', 'protocol' and "
-                f"{', '.join(measures)}, each once."
+                f"{path} has the columns {found}; it needs 'method', 'protocol' and {', '.join(measures)}, each once."
             )
     scores: dict[str, dict[tuple[str, str], float]] = {}
     for number, row in enumerate(rows, start=2):

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from vireid_lightning.errors import VIReIDError
+from vireid_lightning.kinds import check_kinds
 from vireid_lightning.metrics.k_reciprocal import (
     InnerProducts,
     check_embeddings,
@@ -37,6 +38,7 @@ class ReRanking:
     lambda_value: float = 0.3
 
     def __post_init__(self) -> None:
+        check_kinds(vars(self), type(self), "re-ranking's ")
         if self.k1 < 1 or self.k2 < 1 or not 0 <= self.lambda_value <= 1:
             raise VIReIDError(
                 f"Re-ranking got k1={self.k1}, k2={self.k2}, lambda_value={self.lambda_value}; k1 and k2 are at least "

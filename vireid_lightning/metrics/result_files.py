@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from vireid_lightning.errors import VIReIDError
+from vireid_lightning.files import is_file, name_absence
 from vireid_lightning.version import __version__
 
 #: Number of the layout of ``results.json``.
@@ -75,12 +76,11 @@ def check_about(origin: str | Path, about: Mapping[str, Any]) -> None:
 
 
 def _parse(path: Path) -> object:
-    if path.is_dir():
+    if name_absence(path) == "is a folder":
         raise VIReIDError(f"{path} is a folder; give the results.json in it.")
-    if not path.is_file():
-        exists = "is no regular file" if path.exists() else "does not exist"
+    if not is_file(path):
         raise VIReIDError(
-            f"There is no result file {path}: it {exists}; give the results.json files of finished tests."
+            f"There is no result file {path}: it {name_absence(path)}; give the results.json files of finished tests."
         )
     try:
         if path.stat().st_size > _LARGEST:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vireid_lightning.errors import VIReIDError
+from vireid_lightning.files import load_weights_file
 from vireid_lightning.modules.trunk import PARTS, BackboneSettings, Trunk
 
 _PROBE = (2, 3, 128, 64)
@@ -71,7 +72,7 @@ def build_own(network: type[nn.Module], settings: BackboneSettings, *, pretraine
 def _load(module: nn.Module, name: str, weights: str) -> None:
     path = Path(weights).expanduser()
     try:
-        module.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        module.load_state_dict(load_weights_file(path))
     except Exception as error:
         raise VIReIDError(
             f"{weights} could not be loaded as weights of {name} ({type(error).__name__}: {error}); give a state dict "

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 from torch import Tensor, nn
 
 from vireid_lightning.errors import VIReIDError
+from vireid_lightning.kinds import check_kinds, require_settings
 
 #: Number of parts of every backbone: what comes before the first stage, and four stages.
 PARTS = 5
@@ -66,6 +67,7 @@ class BackboneSettings:
     last_stride: int = 1
 
     def __post_init__(self) -> None:
+        check_kinds(vars(self), type(self), "backbone_settings.")
         if self.token not in ("pooled", "class"):
             raise VIReIDError(f"backbone_settings.token is '{self.token}'; give pooled or class.")
         if self.patch_stride is not None and self.patch_stride < 1:
@@ -80,7 +82,9 @@ class BackboneSettings:
     @classmethod
     def of(cls, value: BackboneSettings | dict[str, Any]) -> BackboneSettings:
         """Return ``value`` itself, or the settings that a checkpoint holds as a dictionary."""
-        return value if isinstance(value, BackboneSettings) else cls(**value)
+        return (
+            value if isinstance(value, BackboneSettings) else cls(**require_settings(cls, value, "backbone_settings"))
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that a checkpoint may hold."""

@@ -15,7 +15,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from vireid_lightning.errors import VIReIDError
-from vireid_lightning.files import load_weights_file
+from vireid_lightning.files import is_file, load_weights_file
 
 #: Packages of the Python package index that hold trained weights of a small network, by timm's name of the network.
 SMALL_WEIGHTS = {
@@ -75,7 +75,7 @@ def find_weights(weights: str, name: str | None = None) -> WeightsFile:
         package, _, file = weights.removeprefix(_PACKAGE).partition("/")
         return _find_in_package(package, file)
     path = Path(weights).expanduser()
-    if not path.is_file():
+    if not is_file(path):
         raise VIReIDError(
             f"There is no weights file at {weights}; give the path of a state dict of '{name}', `package:NAME` for the "
             "one in an installed package, or `small`."

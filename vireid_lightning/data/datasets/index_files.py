@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vireid_lightning.errors import VIReIDError
+from vireid_lightning.files import is_file
 
 #: How many faults of one kind a message lists before it only counts them.
 LIST_LIMIT = 10
@@ -53,7 +54,7 @@ def read_text(dataset: str, path: Path, encoding: str | None = None, *, advice: 
         encoding: The file's encoding; None: UTF-8, or UTF-16 with a byte order mark.
         advice: How to name the encoding of a file that is in neither; its last words are followed by those that fit.
     """
-    if not path.is_file():
+    if not is_file(path):
         raise VIReIDError(
             f"{dataset}: the index file {path} is missing. Copy it from the original download, or correct the root."
         )
@@ -156,8 +157,8 @@ def read_numbers(dataset: str, path: Path) -> list[int]:
     for word in words:
         if not word.isdecimal():
             raise VIReIDError(
-                f"{dataset}: {path} holds {word!r} where an identity number belongs. It should be numbers separated "
-                "by commas; copy it from the original download."
+                f"{dataset}: {path} holds {word[:99]!r} where an identity number belongs. It should be numbers "
+                "separated by commas; copy it from the original download."
             )
     return sorted({int(word) for word in words})
 
@@ -174,7 +175,7 @@ def load_matrix(dataset: str, path: Path, variable: str) -> NDArray[Any]:
     """Return one variable of a MATLAB file (cell arrays as object arrays)."""
     from scipy.io import loadmat  # takes 0.2 s to import, and only MATLAB files need it
 
-    if not path.is_file():
+    if not is_file(path):
         raise VIReIDError(
             f"{dataset}: the index file {path} is missing. Copy it from the original download, or correct the root."
         )
@@ -202,13 +203,13 @@ def read_rows(dataset: str, path: Path, columns: int) -> list[list[str]]:
         words = line.strip().rsplit(maxsplit=columns - 1)
         if len(words) != columns:
             raise VIReIDError(
-                f"{dataset}: line {number} of {path} is {line.strip()!r}, but a line should have {columns} parts "
+                f"{dataset}: line {number} of {path} is {line.strip()[:200]!r}, but a line should have {columns} parts "
                 "separated by spaces, a path first. Copy the file from the original download."
             )
         listed = words[0].replace("\\", "/")
         if is_outside(listed) or "\0" in listed:
             raise VIReIDError(
-                f"{dataset}: line {number} of {path} lists {listed!r}, which leads out of the dataset's folder. "
+                f"{dataset}: line {number} of {path} lists {listed[:200]!r}, which leads out of the dataset's folder. "
                 "Copy the file from the original download."
             )
         rows.append([listed, *words[1:]])

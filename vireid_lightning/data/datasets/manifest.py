@@ -25,6 +25,7 @@ from vireid_lightning.data.datasets.protocol_building import (
 )
 from vireid_lightning.data.datasets.roots import explain_search, find_below_data
 from vireid_lightning.errors import VIReIDError, did_you_mean
+from vireid_lightning.files import is_file
 from vireid_lightning.protocols import Protocol
 from vireid_lightning.types import INFRARED, MODALITIES, UNKNOWN, VISIBLE, Sample
 
@@ -98,7 +99,7 @@ class Manifest(ReIDDataset):
             raise VIReIDError(f"{self.name}: no path is given. Set path to a CSV file with the header {_HEADER}.")
         self.path = find_below_data(given)
         self.allow_outside, self.encoding = allow_outside, encoding
-        if not self.path.is_file():
+        if not is_file(self.path):
             raise VIReIDError(
                 f"{self.name}: there is no file {self.path}{explain_search(self.path)}. Give the path of a CSV file "
                 f"with the header {_HEADER}."

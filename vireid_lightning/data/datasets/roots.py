@@ -23,7 +23,10 @@ def find_below_data(given: str | Path) -> Path:
     """
     path = Path(given).expanduser()
     below = _find_base() / path
-    return below if not path.is_absolute() and not path.exists() and below.exists() else path
+    try:
+        return below if not path.is_absolute() and not path.exists() and below.exists() else path
+    except OSError:  # a name that is too long
+        return path
 
 
 def explain_search(path: Path) -> str:

@@ -12,6 +12,7 @@ from lightning.pytorch import Trainer
 
 from vireid_lightning.data.self_training import Domain, DomainName
 from vireid_lightning.errors import VIReIDError
+from vireid_lightning.kinds import check_kinds
 
 #: How pseudo labels are made; ``identities`` are the source's own.
 Clusterer = Literal["dbscan", "kmeans", "identities"]
@@ -43,6 +44,7 @@ class _Stage:
         Raises:
             VIReIDError: A setting is out of its range.
         """
+        check_kinds(vars(self), type(self))
         ranges = {
             "eps": (0 < self.eps < 1, "between 0 and 1"),
             "min_samples": (self.min_samples >= 1, "1 or more"),
