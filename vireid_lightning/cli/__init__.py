@@ -89,6 +89,7 @@ vireid = Command(
         "seeds": "train and test a method with several seeds",
         "aggregate": "compute mean and deviation of the result files of several trials or seeds",
         "compare": "put the results of several methods side by side, as a table, Markdown, LaTeX or CSV",
+        "benchmark": "measure what a training step of each method costs beside its bare backbone",
         "import-checkpoint": "convert weights that a paper's authors released",
     },
     notes=["`vireid TOOL --help` lists a tool's arguments; `--traceback` shows where an error came from."],

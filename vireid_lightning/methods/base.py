@@ -21,6 +21,7 @@ from vireid_lightning.methods.global_batch import GlobalBatch
 from vireid_lightning.methods.optimization import Optimization
 from vireid_lightning.methods.progress import settle_epoch
 from vireid_lightning.methods.resuming import check_resumed, list_changes
+from vireid_lightning.methods.step_kind import StepKind
 from vireid_lightning.methods.training_record import describe_training, name_weights
 from vireid_lightning.modules import Backbone, Encoder, Encoding, encode
 from vireid_lightning.types import Batch
@@ -166,6 +167,14 @@ class ReIDModule(GlobalBatch, ABC):
                 "num_classes=datamodule.num_identities."
             )
         return self.num_classes
+
+    def step_kinds(self, clusters: int) -> dict[str, StepKind]:
+        """Return the kinds of training steps by name, empty where there is one only, for measuring them without data.
+
+        Args:
+            clusters: Number of clusters, where the method labels its images itself.
+        """
+        return {"": StepKind()}
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the weighted sum of :meth:`losses`."""
