@@ -54,7 +54,7 @@ class _ValueBound(TorchDispatchMode):
     """Counts operators that must know values before they can go on, by name and place."""
 
     def __init__(self, places: Counter[str]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # torch's has no types
         self.places = places
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -20,7 +20,7 @@ from vireid_lightning.cli.device_waits import DeviceWaits
 from vireid_lightning.methods import ReIDModule
 from vireid_lightning.methods.step_kind import StepKind
 from vireid_lightning.modules import Backbone
-from vireid_lightning.types import Batch
+from vireid_lightning.types import Batch, note_modalities
 
 #: Autocast types by the names of the command line; float32 runs without autocast.
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
@@ -39,7 +39,8 @@ class BareBackbone(nn.Module):
 
     def training_step(self, batch: Batch, number: int) -> Tensor:
         """Return the mean of the last map."""
-        return self.backbone.features(batch["image"], batch["modality"])[-1].float().mean()
+        last: Tensor = self.backbone.features(batch["image"], batch["modality"])[-1]
+        return last.float().mean()
 
 
 @dataclass
@@ -112,9 +113,10 @@ def make_subjects(modules: Iterable[BareBackbone | ReIDModule], clusters: int, d
     subjects = []
     for module in modules:
         module.to(device).train()
-        own = isinstance(module, ReIDModule)
-        name = type(module).__name__ if own else "bare backbone"
-        for kind, step in (module.step_kinds(clusters) if own else {"": StepKind()}).items():
+        kinds, name = {"": StepKind()}, "bare backbone"
+        if isinstance(module, ReIDModule):
+            kinds, name = module.step_kinds(clusters), type(module).__name__
+        for kind, step in kinds.items():
             make = partial(_make_adam, module)
             subjects.append(Subject(f"{name}, {kind}" if kind else name, module, step, make))
     return subjects
@@ -139,6 +141,7 @@ def draw_batch(size: tuple[int, int], identities: int, images_per_modality: int,
     }
     moved: Any = {name: value.to(device) for name, value in batch.items()}
     result: Batch = moved
+    note_modalities(result["modality"], batch["modality"].tolist())  # as the datamodule does
     return result
 
 
@@ -238,6 +241,6 @@ def find_peak(profiled: profile) -> int:
     events = [event for event in profiled.profiler.kineto_results.events() if event.name() == "[memory]"]
     held = peak = 0
     for event in sorted(events, key=lambda event: event.start_ns()):
-        held += event.nbytes()
+        held += event.nbytes()  # type: ignore[attr-defined]  # torch's stubs lack it
         peak = max(peak, held)
     return peak

@@ -17,6 +17,7 @@ from vireid_lightning.errors import VIReIDError, did_you_mean
 from vireid_lightning.methods.arguments import argument_names, check_numbers, document_arguments, plain_backbone
 from vireid_lightning.methods.checkpoint import BLOCK, describe_run, hand_on
 from vireid_lightning.methods.checkpoint_io import use_durable_checkpoints
+from vireid_lightning.methods.finite_check import FiniteCheck
 from vireid_lightning.methods.global_batch import GlobalBatch
 from vireid_lightning.methods.optimization import Optimization
 from vireid_lightning.methods.progress import settle_epoch
@@ -104,6 +105,7 @@ class ReIDModule(GlobalBatch, ABC):
         self._init_from = init_from
         self._loaded_training: Mapping[str, Any] | None = None
         self._in_step = False
+        self._finite = FiniteCheck()
         self._step = 0
         self._length: dict[str, int | None] = {}
 
@@ -206,19 +208,16 @@ class ReIDModule(GlobalBatch, ABC):
             batch: The batch that the terms come from; the error names its images.
 
         Raises:
-            VIReIDError: If a term is not finite; names the step, the terms and the batch's images.
+            VIReIDError: If a term is not finite; names the step, the terms and the batch's images. On a GPU it comes
+                with the next step, or before weights are scored or saved.
         """
         self._check_terms(terms, weights)
         loss = torch.stack([weights.get(name, 1.0) * term.float() for name, term in terms.items()]).sum()
-        if not torch.isfinite(loss):
-            bad = [f"{name}={term.item()}" for name, term in terms.items() if not torch.isfinite(term)]
-            index = batch["index"].tolist()
-            images = [f"#{i}" for i in index] if self.training_data is None else self.training_data.paths(index)
-            raise VIReIDError(
-                f"The loss is not finite at step {self.global_step} of epoch {self.current_epoch} "
-                f"({', '.join(bad) or f'the sum of the terms is {loss.item()}'}). Lower optimization.lr or train with "
-                f"--trainer.precision 32-true or bf16-mixed. The batch: {', '.join(images)}."
-            )
+        if loss.is_cuda:
+            self._settle()
+        self._finite.note(terms, loss, batch["index"], step=self.global_step, epoch=self.current_epoch)
+        if not loss.is_cuda:  # where nothing waits, the error comes before the weights move
+            self._settle()
         size = len(batch["identity"])
         self.log("loss", loss.detach(), prog_bar=True, logger=False, batch_size=size)
         values = {f"train/{name}": term.detach().float() for name, term in terms.items()}
@@ -228,6 +227,22 @@ class ReIDModule(GlobalBatch, ABC):
         steps = {name.replace("train/", "step/", 1): value for name, value in values.items()}
         self.log_dict(steps, on_step=True, on_epoch=False, batch_size=size)
         return loss
+
+    def _settle(self) -> None:
+        """Raise where the last step's loss was not finite."""
+        self._finite.settle(self._name_images)
+
+    def _name_images(self, index: list[int]) -> list[str]:
+        data = self.training_data
+        return [f"#{each}" for each in index] if data is None else list(data.paths(index))
+
+    def on_validation_start(self) -> None:
+        """Refuse to score the weights of a step whose loss was not finite."""
+        self._settle()
+
+    def on_train_end(self) -> None:
+        """Check the last step's loss."""
+        self._settle()
 
     def _check_terms(self, terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> None:
         name = type(self).__name__
@@ -293,7 +308,12 @@ class ReIDModule(GlobalBatch, ABC):
         return arguments
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what rebuilds method, preprocessing, identity map and dataset trial without the config."""
+        """Add what rebuilds method, preprocessing, identity map and dataset trial without the config.
+
+        Raises:
+            VIReIDError: If the loss of the last step was not finite: such weights are not saved.
+        """
+        self._settle()
         if self._is_fitting():
             settle_epoch(checkpoint, steps=self.trainer.num_training_batches, within_epochs=self.resumes_within_epochs)
         self._describe(checkpoint)

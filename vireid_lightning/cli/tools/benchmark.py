@@ -176,7 +176,12 @@ def _measure_loops(
     batch = draw_batch(size.image_size, size.identities, size.images, device)
     length = {"rounds": arguments.rounds, "warmup": arguments.warmup}
     with tempfile.TemporaryDirectory() as folder:
-        counts = {"identities": size.identities, "val_identities": 2, "test_identities": 2, "images": size.images}
+        counts: dict[str, Any] = {
+            "identities": size.identities,
+            "val_identities": 2,
+            "test_identities": 2,
+            "images": size.images,
+        }
         dataset = Synthetic(folder, **counts, train="train")
         for method in built:
             if method.batches == "pseudo_label":
