@@ -56,7 +56,8 @@ lightning = Command(
         "predict": "write the test images' embeddings to a file that `vireid evaluate` reads",
     },
     notes=[
-        "`lightning fit --help` lists the settings; `lightning fit --model.help METHOD` those of a method,",
+        "`lightning fit --help` lists the settings that most runs need, `--help all` all of them;",
+        "`lightning fit --model.help METHOD` lists those of a method,",
         "`lightning fit --data.dataset.help DATASET` those of a dataset. A class of your own goes by its module:",
         "`--model my_method.MyMethod` is the class MyMethod in the file my_method.py of the current folder.",
         "`lightning test ... --allow-trial-mismatch` scores a checkpoint on another trial of its dataset and says so,",
