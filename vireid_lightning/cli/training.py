@@ -142,7 +142,7 @@ class VIReIDCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse the arguments; what does not parse is told in one sentence with the nearest right name."""
-        if wants_short(sys.argv[1:] if args is None else [str(each) for each in args]):
+        if wants_short(sys.argv[1:]):
             shorten(self._subcommand_parsers)
         try:
             super().parse_arguments(parser, args)

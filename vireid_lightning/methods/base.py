@@ -215,7 +215,7 @@ class ReIDModule(GlobalBatch, ABC):
         loss = torch.stack([weights.get(name, 1.0) * term.float() for name, term in terms.items()]).sum()
         if loss.is_cuda:
             self._settle()
-        self._finite.note(terms, loss, batch["index"], step=self.global_step, epoch=self.current_epoch)
+        self._finite.note(terms, loss, batch.get("index"), step=self.global_step, epoch=self.current_epoch)
         if not loss.is_cuda:  # where nothing waits, the error comes before the weights move
             self._settle()
         size = len(batch["identity"])

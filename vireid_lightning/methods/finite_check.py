@@ -18,7 +18,7 @@ class _Step(NamedTuple):
     values: Tensor
     step: int
     epoch: int
-    images: Tensor
+    images: Tensor | None
 
 
 class FiniteCheck:
@@ -32,13 +32,13 @@ class FiniteCheck:
         self._step: _Step | None = None
         self._copied: torch.cuda.Event | None = None
 
-    def note(self, terms: Mapping[str, Tensor], loss: Tensor, index: Tensor, *, step: int, epoch: int) -> None:
+    def note(self, terms: Mapping[str, Tensor], loss: Tensor, index: Tensor | None, *, step: int, epoch: int) -> None:
         """Hold a step's terms and their weighted sum.
 
         Args:
             terms: Scalars by name.
             loss: Their weighted sum.
-            index: (B,) int64, the images of the batch.
+            index: (B,) int64, the images of the batch; None where the batch does not say.
             step: Number of the step in the run.
             epoch: Number of its epoch.
         """
@@ -67,8 +67,9 @@ class FiniteCheck:
             return
         *values, total = held.values.tolist()
         bad = [f"{name}={value}" for name, value in zip(held.names, values) if not -torch.inf < value < torch.inf]
+        images = ["unknown images"] if held.images is None else name_images(held.images.tolist())
         raise VIReIDError(
             f"The loss is not finite at step {held.step} of epoch {held.epoch} "
             f"({', '.join(bad) or f'the sum of the terms is {total}'}). Lower optimization.lr or train with "
-            f"--trainer.precision 32-true or bf16-mixed. The batch: {', '.join(name_images(held.images.tolist()))}."
+            f"--trainer.precision 32-true or bf16-mixed. The batch: {', '.join(images)}."
         )
