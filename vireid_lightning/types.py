@@ -65,3 +65,21 @@ class Batch(TypedDict):
     index: Tensor
     erased: NotRequired[Tensor]
     fake_infrared: NotRequired[Tensor]
+
+
+def note_modalities(modality: Tensor, labels: list[int]) -> None:
+    """Note with a tensor of modalities on a device what it holds, so that nothing waits to read it again.
+
+    Tensors that are computed from it do not have the note.
+
+    Args:
+        modality: (B,) int64, which is not changed any more.
+        labels: Its values.
+    """
+    modality._labels = labels  # type: ignore[attr-defined]  # lives and dies with the tensor
+
+
+def read_modalities(modality: Tensor) -> list[int]:
+    """Return the values of a tensor of modalities: those noted with it, else read, which waits for the device."""
+    noted: list[int] | None = getattr(modality, "_labels", None)
+    return modality.tolist() if noted is None else noted

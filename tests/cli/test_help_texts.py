@@ -75,8 +75,9 @@ def test_every_argument_of_a_tool_explains_itself(name):
 
 def test_the_settings_of_a_run_explain_themselves(capsys):
     with pytest.raises(SystemExit):
-        lightning(["fit", "--help"])
+        lightning(["fit", "--help", "all"])
     printed = capsys.readouterr().out
+    assert "  --trainer.gradient_clip_val " in printed
     for setting in (
         "--data.dataset",
         "--data.seed",
@@ -85,6 +86,18 @@ def test_the_settings_of_a_run_explain_themselves(capsys):
         "--test_after_fit",
     ):
         assert f"  {setting} " in printed
+
+
+def test_help_is_short_unless_all_is_asked_for(capsys):
+    with pytest.raises(SystemExit):
+        lightning(["fit", "--help"])
+    printed = capsys.readouterr().out
+    assert printed.startswith("usage: lightning fit --config FILE")
+    assert len(printed.splitlines()) < 300
+    for setting in ("--data.dataset", "--data.seed", "--trainer.max_epochs", "--model", "--checkpoint.monitor"):
+        assert f"  {setting} " in printed
+    assert "--trainer.gradient_clip_val" not in printed
+    assert "--help all" in printed
 
 
 @pytest.mark.parametrize("text", ["Of the cross-entropy.", "The same for infrared images.", "Likewise."])

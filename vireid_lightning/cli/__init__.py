@@ -56,7 +56,8 @@ lightning = Command(
         "predict": "write the test images' embeddings to a file that `vireid evaluate` reads",
     },
     notes=[
-        "`lightning fit --help` lists the settings; `lightning fit --model.help METHOD` those of a method,",
+        "`lightning fit --help` lists the settings that most runs need, `--help all` all of them;",
+        "`lightning fit --model.help METHOD` lists those of a method,",
         "`lightning fit --data.dataset.help DATASET` those of a dataset. A class of your own goes by its module:",
         "`--model my_method.MyMethod` is the class MyMethod in the file my_method.py of the current folder.",
         "`lightning test ... --allow-trial-mismatch` scores a checkpoint on another trial of its dataset and says so,",
@@ -89,6 +90,7 @@ vireid = Command(
         "seeds": "train and test a method with several seeds",
         "aggregate": "compute mean and deviation of the result files of several trials or seeds",
         "compare": "put the results of several methods side by side, as a table, Markdown, LaTeX or CSV",
+        "benchmark": "measure what a training step of each method costs beside its bare backbone",
         "import-checkpoint": "convert weights that a paper's authors released",
     },
     notes=["`vireid TOOL --help` lists a tool's arguments; `--traceback` shows where an error came from."],

@@ -30,6 +30,7 @@ from vireid_lightning.cli.failures import find_sentence, tell_how_to_go_on
 from vireid_lightning.cli.messages import explain_message, list_options
 from vireid_lightning.cli.moved_keys import move_keys
 from vireid_lightning.cli.quiet import silence_other_packages
+from vireid_lightning.cli.short_help import shorten, wants_short
 from vireid_lightning.cli.spawned import recall_run, settle_folders, trains_elsewhere
 from vireid_lightning.cli.wandb_runs import close_wandb_run
 from vireid_lightning.cli.yaml_keys import check_keys
@@ -142,6 +143,8 @@ class VIReIDCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse the arguments; what does not parse is told in one sentence with the nearest right name."""
+        if wants_short(sys.argv[1:]):
+            shorten(self._subcommand_parsers)
         try:
             super().parse_arguments(parser, args)
         except argparse.ArgumentError as error:

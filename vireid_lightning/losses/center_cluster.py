@@ -31,12 +31,16 @@ def center_cluster_loss(embeddings: Tensor, identity: Tensor, margin: float = 0.
         >>> center_cluster_loss(torch.tensor([[0.0], [2.0], [1.5]]), torch.tensor([0, 0, 1]), margin=0.75)
         tensor(0.9167)
     """
-    _, member, counts = torch.unique(identity, return_inverse=True, return_counts=True)
-    sums = embeddings.new_zeros(len(counts), embeddings.shape[1]).index_add(0, member, embeddings)
-    centres = sums / counts[:, None]
+    count = len(identity)
+    row = torch.arange(count, device=identity.device)
+    # The centre of an identity lies in the row of its first image, other rows are empty: unlike the number of
+    # identities, that of rows is known without waiting for the device.
+    member = torch.where(identity[:, None] == identity, row, count).amin(dim=1)
+    sums = torch.zeros_like(embeddings).index_add(0, member, embeddings)
+    counts = embeddings.new_zeros(count).index_add(0, member, embeddings.new_ones(count))
+    centres = sums / counts.clamp(min=1)[:, None]
     to_centre: Tensor = torch.linalg.vector_norm(embeddings - centres.index_select(0, member), dim=1).mean()
-    too_close = F.relu(margin - euclidean_distances(centres, centres))
-    pairs = len(counts) * (len(counts) - 1)
-    # The diagonal belongs to the distance of each centre to itself, which is no pair.
-    between_centres = (too_close - torch.diag(too_close.diagonal())).sum() / max(pairs, 1)
-    return to_centre + between_centres
+    first = member == row
+    pairs = first[:, None] & first & (row[:, None] != row)
+    too_close = F.relu(margin - euclidean_distances(centres, centres)).masked_fill(~pairs, 0)
+    return to_centre + too_close.sum() / pairs.sum().clamp(min=1)

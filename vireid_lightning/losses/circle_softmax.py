@@ -32,14 +32,19 @@ def circle_softmax_logits(
         (B, C) logits, float32 (float64 for float64 embeddings).
 
     Raises:
-        VIReIDError: If an identity has no class weight.
+        VIReIDError: If an identity on the CPU has no class weight; on a GPU torch's own error comes.
 
     Example:
         >>> circle_softmax_logits(torch.eye(2), torch.eye(2), torch.tensor([0, 1]), scale=1.0, margin=0.25)
         tensor([[ 0.0625, -0.0625],
                 [-0.0625,  0.0625]])
     """
-    if len(identity) and not 0 <= int(identity.min()) <= int(identity.max()) < len(weight):
+    # Where reading the identities is free; on a GPU the scatter below fails on others.
+    if (
+        len(identity)
+        and identity.device.type == "cpu"
+        and not 0 <= int(identity.min()) <= int(identity.max()) < len(weight)
+    ):
         raise VIReIDError(
             f"The circle softmax has {len(weight)} classes, but the identities of the batch run from "
             f"{int(identity.min())} to {int(identity.max())}; number them from 0."

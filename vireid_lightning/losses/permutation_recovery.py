@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from vireid_lightning.errors import VIReIDError
@@ -81,7 +80,8 @@ def permutation_recovery_loss(logits: Tensor, order: Tensor, *, rounds: int = 20
 
 def permutation_matrix(order: Tensor) -> Tensor:
     """Return the 0/1 matrices P (B, d, d) int64 of orders (B, d): P[b, i, s] = 1 where ``order[b, i]`` is s."""
-    return F.one_hot(order, order.shape[-1])
+    # F.one_hot reads the largest value first.
+    return (order.unsqueeze(-1) == torch.arange(order.shape[-1], device=order.device)).long()
 
 
 def recover_order(soft: Tensor) -> Tensor:

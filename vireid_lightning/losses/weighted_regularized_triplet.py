@@ -42,14 +42,13 @@ def weighted_regularized_triplet_loss(
     """
     distances = euclidean_distances(embeddings, embeddings)
     positive = identity[:, None] == identity[None, :]
-    anchors = ~positive.all(dim=1)
-    if not anchors.any():
-        return embeddings.sum() * 0.0
-    distances, positive = distances[anchors], positive[anchors]
+    # An anchor without a negative is in a batch of one identity, where no anchor has one. All its images then count as
+    # negatives, which keeps the weights finite, and the loss as 0: no value has to reach Python.
+    without = positive.all(dim=1, keepdim=True)
     weights = _softmax_weights if form == "softmax" else _release_weights
     positive_distance = (weights(distances, positive) * distances).sum(dim=1)
-    negative_distance = (weights(-distances, ~positive) * distances).sum(dim=1)
-    return F.softplus(positive_distance - negative_distance).mean()
+    negative_distance = (weights(-distances, ~positive | without) * distances).sum(dim=1)
+    return F.softplus(positive_distance - negative_distance).masked_fill(without.squeeze(1), 0.0).mean()
 
 
 def _softmax_weights(values: Tensor, mask: Tensor) -> Tensor:

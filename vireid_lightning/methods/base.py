@@ -18,10 +18,12 @@ from vireid_lightning.kinds import check_kinds
 from vireid_lightning.methods.arguments import argument_names, check_numbers, document_arguments, plain_backbone
 from vireid_lightning.methods.checkpoint import BLOCK, describe_run, hand_on
 from vireid_lightning.methods.checkpoint_io import use_durable_checkpoints
+from vireid_lightning.methods.finite_check import FiniteCheck
 from vireid_lightning.methods.global_batch import GlobalBatch
 from vireid_lightning.methods.optimization import Optimization
 from vireid_lightning.methods.progress import settle_epoch
 from vireid_lightning.methods.resuming import check_resumed, list_changes
+from vireid_lightning.methods.step_kind import StepKind
 from vireid_lightning.methods.training_record import describe_training, name_weights
 from vireid_lightning.modules import Backbone, Encoder, Encoding, encode
 from vireid_lightning.types import Batch
@@ -111,6 +113,7 @@ class ReIDModule(GlobalBatch, ABC):
         self._init_from = init_from
         self._loaded_training: Mapping[str, Any] | None = None
         self._in_step = False
+        self._finite = FiniteCheck()
         self._step = 0
         self._length: dict[str, int | None] = {}
 
@@ -175,6 +178,14 @@ class ReIDModule(GlobalBatch, ABC):
             )
         return self.num_classes
 
+    def step_kinds(self, clusters: int) -> dict[str, StepKind]:
+        """Return the kinds of training steps by name, empty where there is one only, for measuring them without data.
+
+        Args:
+            clusters: Number of clusters, where the method labels its images itself.
+        """
+        return {"": StepKind()}
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the weighted sum of :meth:`losses`."""
         self._step, self._in_step, self.kept = batch_idx, True, {}
@@ -205,19 +216,16 @@ class ReIDModule(GlobalBatch, ABC):
             batch: The batch that the terms come from; the error names its images.
 
         Raises:
-            VIReIDError: If a term is not finite; names the step, the terms and the batch's images.
+            VIReIDError: If a term is not finite; names the step, the terms and the batch's images. On a GPU it comes
+                with the next step, or before weights are scored or saved.
         """
         self._check_terms(terms, weights)
         loss = torch.stack([weights.get(name, 1.0) * term.float() for name, term in terms.items()]).sum()
-        if not torch.isfinite(loss):
-            bad = [f"{name}={term.item()}" for name, term in terms.items() if not torch.isfinite(term)]
-            index = batch["index"].tolist()
-            images = [f"#{i}" for i in index] if self.training_data is None else self.training_data.paths(index)
-            raise VIReIDError(
-                f"The loss is not finite at step {self.global_step} of epoch {self.current_epoch} "
-                f"({', '.join(bad) or f'the sum of the terms is {loss.item()}'}). Lower optimization.lr or train with "
-                f"--trainer.precision 32-true or bf16-mixed. The batch: {', '.join(images)}."
-            )
+        if loss.is_cuda:
+            self._settle()
+        self._finite.note(terms, loss, batch.get("index"), step=self.global_step, epoch=self.current_epoch)
+        if not loss.is_cuda:  # where nothing waits, the error comes before the weights move
+            self._settle()
         size = len(batch["identity"])
         self.log("loss", loss.detach(), prog_bar=True, logger=False, batch_size=size)
         values = {f"train/{name}": term.detach().float() for name, term in terms.items()}
@@ -227,6 +235,22 @@ class ReIDModule(GlobalBatch, ABC):
         steps = {name.replace("train/", "step/", 1): value for name, value in values.items()}
         self.log_dict(steps, on_step=True, on_epoch=False, batch_size=size)
         return loss
+
+    def _settle(self) -> None:
+        """Raise where the last step's loss was not finite."""
+        self._finite.settle(self._name_images)
+
+    def _name_images(self, index: list[int]) -> list[str]:
+        data = self.training_data
+        return [f"#{each}" for each in index] if data is None else list(data.paths(index))
+
+    def on_validation_start(self) -> None:
+        """Refuse to score the weights of a step whose loss was not finite."""
+        self._settle()
+
+    def on_train_end(self) -> None:
+        """Check the last step's loss."""
+        self._settle()
 
     def _check_terms(self, terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> None:
         name = type(self).__name__
@@ -292,7 +316,12 @@ class ReIDModule(GlobalBatch, ABC):
         return arguments
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what rebuilds method, preprocessing, identity map and dataset trial without the config."""
+        """Add what rebuilds method, preprocessing, identity map and dataset trial without the config.
+
+        Raises:
+            VIReIDError: If the loss of the last step was not finite: such weights are not saved.
+        """
+        self._settle()
         if self._is_fitting():
             settle_epoch(checkpoint, steps=self.trainer.num_training_batches, within_epochs=self.resumes_within_epochs)
         self._describe(checkpoint)

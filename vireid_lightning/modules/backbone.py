@@ -23,7 +23,7 @@ from vireid_lightning.modules.timm_creation import find_family
 from vireid_lightning.modules.timm_stages import build_stages
 from vireid_lightning.modules.trunk import BackboneSettings, Carried, Trunk
 from vireid_lightning.modules.weights import find_weights
-from vireid_lightning.types import INFRARED, VISIBLE
+from vireid_lightning.types import INFRARED, VISIBLE, read_modalities
 
 
 class ModalityRows(NamedTuple):
@@ -43,12 +43,14 @@ class ModalityRows(NamedTuple):
 
     @classmethod
     def of(cls, modality: Tensor) -> ModalityRows:
-        """Return the rows of a (B,) tensor of modalities. Waits for the device once.
+        """Return the rows of a (B,) tensor of modalities.
+
+        A batch of the datamodule has its modalities noted; reading those of any other tensor waits for the device.
 
         Raises:
             VIReIDError: If a value is neither 0 nor 1.
         """
-        labels = modality.tolist()
+        labels = read_modalities(modality)
         count = labels.count(VISIBLE)
         if count + labels.count(INFRARED) != len(labels):
             wrong = next(label for label in labels if label not in (VISIBLE, INFRARED))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict
-from functools import reduce
+from functools import partial, reduce
 from typing import Any, ClassVar, Literal, cast
 
 import torch
@@ -38,6 +38,7 @@ from vireid_lightning.methods.pseudo_labels import (
     label_by_identity,
     require_self_training,
 )
+from vireid_lightning.methods.step_kind import StepKind
 from vireid_lightning.modules import BackboneSettings, Encoder, GeM, GrayView, draw_channels
 from vireid_lightning.types import Batch
 
@@ -227,6 +228,22 @@ class CMAM(ReIDModule):
         else:
             weights = {"agreement_kl": phase.kl_weight, "agreement_distance": phase.stage.distance_weight}
         self.loss_weights = weights
+
+    def step_kinds(self, clusters: int) -> dict[str, StepKind]:
+        """Return the steps of both stages, between two clusterings that found ``clusters`` clusters."""
+
+        def begin(stage: SourceStage | TargetStage) -> None:
+            self.enter(Phase(stage, "kmeans", 0, 1, 1, 1, lr=self.optimization.lr, kl_weight=0.1))
+            shape = clusters, self.backbone.channels[-1]
+            rows = [F.normalize(torch.randn(shape, device=self.device), dim=1) for _ in range(2)]
+            self._prototypes, self._classifiers = rows, [nn.Parameter(row.clone()) for row in rows]
+
+        stages = {"stage 1": (3, self.source), "stage 2": (2, self.target)}
+        return {
+            name: StepKind(passes, 2, partial(begin, stage))
+            for name, (passes, stage) in stages.items()
+            if stage is not None
+        }
 
     def on_train_epoch_start(self) -> None:
         """Cluster the phase's images, and start prototypes, classifiers and the epoch's batches from the clusters."""

@@ -1,0 +1,109 @@
+"""``vireid benchmark``: what it measures, on a tiny network, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+import torch
+
+from vireid_lightning.cli import vireid
+from vireid_lightning.cli.step_costs import (
+    BareBackbone,
+    StepTime,
+    Subject,
+    draw_batch,
+    make_subjects,
+    measure,
+    take_step,
+)
+from vireid_lightning.methods.step_kind import StepKind
+
+TINY = ("--backbone", "resnet10t", "--image-size", "96", "32", "--batch", "8", "--rounds", "1", "--warmup", "1")
+
+
+def test_compares_a_step_with_as_many_passes_and_optimisers_in_the_same_round():
+    def subject(kind, *times):
+        return Subject("", None, kind, lambda: None, times=[StepTime(*time) for time in times])
+
+    bare = subject(StepKind(), (1.0, 0.5, 2.0, 0.5), (10.0, 0.5, 2.0, 0.5), (1.0, 0.5, 2.0, 0.5))
+    twice = subject(StepKind(passes=3, networks=2), *3 * [(8.0, 0.0, 14.0, 0.0)])
+    assert twice.ratio(bare) == pytest.approx(8 / (3 * 1.0 + 2 * 0.5))
+    assert twice.ratio(bare, cpu=True) == pytest.approx(14 / (3 * 2.0 + 2 * 0.5))
+    assert bare.ratio(bare) == 1
+    assert bare.median() == 1.5
+
+
+def test_peak_of_memory_is_that_of_the_tensors_that_a_step_holds():
+    class Hold(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(1))
+
+        def training_step(self, batch, number):
+            squares = [torch.ones(2**18) * self.weight for _ in range(4)]  # 1 MiB each, of which none is freed
+            return torch.stack(squares).sum()  # 4 MiB more
+
+    subject = Subject("", Hold(), StepKind(), lambda: torch.optim.SGD(Hold().parameters()))
+    measure([subject], draw_batch((8, 8), 2, 2, torch.device("cpu")), "float32", rounds=1, warmup=1)
+    assert 8 <= subject.mib < 8 + 1.1 + 4 + 1  # ones, or a gradient of 4 MiB, for a moment
+
+
+def test_steps_train_and_both_stages_of_a_method_count():
+    from vireid_lightning.methods import CMAM
+
+    method = CMAM(backbone="resnet10t", pretrained=False)
+    batch = draw_batch((96, 32), 2, 2, torch.device("cpu"))
+    kinds = make_subjects([BareBackbone("resnet10t"), method], 4, torch.device("cpu"))
+    assert [(each.name, each.kind.passes, each.kind.networks) for each in kinds] == [
+        ("bare backbone", 1, 1),
+        ("CMAM, stage 1", 3, 2),
+        ("CMAM, stage 2", 2, 2),
+    ]
+    before = method.gray.neck.weight.clone()
+    for each in kinds:
+        each.kind.enter()
+        assert take_step(each, batch, None).whole() > 0
+    assert not torch.equal(before, method.gray.neck.weight)
+
+
+def test_prints_a_table_and_writes_the_figures(tmp_path, capsys):
+    output = tmp_path / "figures.json"
+    vireid(["benchmark", *TINY, "--methods", "Baseline", "MPANet", "--precisions", "float32", "--output", str(output)])
+    printed = capsys.readouterr().out
+    assert "resnet10t, 96 x 32, batches of 8, float32" in printed
+    result = json.loads(output.read_text())
+    (measurement,) = result["measurements"]
+    assert [row["name"] for row in measurement["rows"]] == ["bare backbone", "Baseline", "MPANet"]
+    for row in measurement["rows"]:
+        assert row["seconds"] > 0
+        assert row["memory_mib"] > 1
+        assert len(row["all_seconds"]) == 1
+    assert measurement["rows"][0]["waits"] == {}
+
+
+@pytest.mark.slow
+def test_measures_the_loop_with_the_loader(tmp_path):
+    output = tmp_path / "figures.json"
+    options = ("--methods", "Baseline", "--precisions", "float32", "--loop", "--workers", "0", "--output", str(output))
+    vireid(["benchmark", *TINY, *options])
+    bare, baseline = json.loads(output.read_text())["measurements"][0]["rows"]
+    assert "loop_seconds" not in bare
+    assert baseline["loop_ratio"] == baseline["loop_seconds"] / baseline["step_beside_loop_seconds"]
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (("--methods", "Basline"), "'Basline' is no method; .* Did you mean"),
+        (("--rounds", "0"), "at least 1 round"),
+        (("--batch", "6"), "multiple of 4"),
+        (("--image-size", "0", "32"), "height and width"),
+    ],
+)
+def test_refuses_what_cannot_be_measured(options, sentence, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        vireid(["benchmark", *TINY, *options])
+    assert stopped.value.code == 2
+    assert re.search(sentence, capsys.readouterr().err)
