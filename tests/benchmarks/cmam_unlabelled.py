@@ -253,8 +253,13 @@ def main(words: list[str] | None = None) -> dict[str, list[list[float]]]:
     runs = Runs(options.output, options.minutes)
     if not options.table:
         do(runs, size, seeds, options.rows)
+    changed = [
+        f"--{name.replace('_', '-')} {value:g}"
+        for name, value in asdict(size).items()
+        if value != getattr(Size(), name)
+    ]
     about: dict[str, Any] = {
-        "command": "python tests/benchmarks/cmam_unlabelled.py",
+        "command": " ".join(["python tests/benchmarks/cmam_unlabelled.py", *changed]),
         "code": [
             "tests/benchmarks/cmam_unlabelled.py",
             *(f"vireid_lightning/{part}" for part in ("methods/cmam", "clustering", "modules", "losses", "data")),
