@@ -182,16 +182,18 @@ def test_results_that_are_others_are_read_or_refused(tmp_path):
 
 def test_what_a_checkpoint_says_is_read_or_refused(tmp_path, checkpoint):
     path = tmp_path / "c.ckpt"
+    wanted = {"hyper_parameters.gem_p: text", "hyper_parameters.num_classes: 10^20", "vireid.method: a list"}
+    wanted |= {"vireid.preprocessing.image_size: 10^20", "hyper_parameters.optimization.lr: NaN"}
     refused = []
-    for name, content in hostile.spoil_values(
-        {key: checkpoint[key] for key in ("hyper_parameters", "vireid", "epoch")}
-    ):
+    spoilt = hostile.spoil_values({key: checkpoint[key] for key in ("hyper_parameters", "vireid", "epoch")})
+    for number, (name, content) in enumerate(spoilt):
+        if number % 5 and name not in wanted:  # all of them take half a minute
+            continue
         torch.save({**checkpoint, **content, "state_dict": {}}, path)
         told = hostile.try_reading(lambda: Embedder.from_checkpoint(path))
         refused += [name] * (told is not None and "lacks the tensor" not in told)
-    assert len(refused) > 300
-    wanted = {"hyper_parameters.gem_p: text", "hyper_parameters.num_classes: 10^20", "vireid.method: a list"}
-    assert wanted | {"vireid.preprocessing.image_size: 10^20", "hyper_parameters.optimization.lr: NaN"} <= set(refused)
+    assert len(refused) > 60
+    assert wanted <= set(refused)
 
 
 STATES = {

@@ -27,6 +27,13 @@ SMALL = {
         "epochs": 1,
         "steps": 1,
     },
+    "search_and_thresholds": {
+        "dataset_settings": {"identities": 8, "val_identities": 6, "test_identities": 4, "images": 1},
+        "epochs": 1,
+        "steps": 1,
+        "shown": 1,
+        "ranks": 2,
+    },
     "compare_methods": {
         "dataset_settings": {"identities": 8, "val_identities": 3, "test_identities": 3, "images": 1},
         "epochs": 1,

@@ -276,7 +276,7 @@ def test_stochastic_depth_where_there_is_one(name):
         ({"token": "class"}, "token is class"),
         ({"patch_stride": 12}, "patch_stride is 12"),
         ({"drop_path": 1.0}, "drop_path is 1.0"),
-        ({"token": "cls"}, "give pooled or class"),
+        ({"token": "cls"}, "give one of pooled, class"),
         ({"last_stride": 4}, "last_stride is 4"),
     ],
 )

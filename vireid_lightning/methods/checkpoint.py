@@ -179,19 +179,20 @@ def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
 
 
-def require_state(path: str | Path, module: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Refuse a state dict that does not fit a module by name, shape and kind of its tensors.
+def load_state(path: str | Path, module: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Load a state dict into a module that it fits by name, shape and kind of its tensors.
 
     Raises:
         VIReIDError: Names the file and the first tensor that does not fit.
     """
     target = module.state_dict()
-    problem = next((f"lacks the tensor {name}" for name in target if name not in state), None)
-    problem = problem or next(
-        (f"holds the tensor {name}, which is none of it" for name in state if name not in target), None
-    )
-    for name, value in {} if problem else state.items():
-        wanted = target[name]
+    problem = None
+    for name, value in state.items():
+        if not isinstance(name, str):
+            problem = f"holds the tensor {name}, which is none of it"
+            break
+        if (wanted := target.get(name)) is None:
+            continue
         is_kind = value.layout == torch.strided and not value.is_meta and not value.is_complex()
         if value.shape != wanted.shape or not is_kind or value.is_floating_point() != wanted.is_floating_point():
             problem = f"has {name} as {value.dtype} of shape {tuple(value.shape)}, not {tuple(wanted.shape)}"
@@ -203,6 +204,13 @@ def require_state(path: str | Path, module: nn.Module, state: Mapping[str, Tenso
         ):
             problem = f"has values in {name} that are NaN or infinite"
             break
+    if problem is None:
+        # Modules may take the state dict of an older version: what then lacks or is too much, they say.
+        missing, unexpected = module.load_state_dict(state, strict=False)
+        if missing:
+            problem = f"lacks the tensor {missing[0]}"
+        elif unexpected:
+            problem = f"holds the tensor {unexpected[0]}, which is none of it"
     if problem:
         raise VIReIDError(
             f"{path} does not fit {type(module).__name__}: it {problem}; give the file as training left it."

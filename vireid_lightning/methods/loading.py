@@ -10,7 +10,7 @@ from torch import nn
 from vireid_lightning.errors import VIReIDError
 from vireid_lightning.methods.arguments import argument_names
 from vireid_lightning.methods.base import ReIDModule
-from vireid_lightning.methods.checkpoint import BLOCK, read_checkpoint, require_state
+from vireid_lightning.methods.checkpoint import BLOCK, load_state, read_checkpoint
 from vireid_lightning.modules.own_network import import_path
 from vireid_lightning.modules.timm_creation import is_own
 
@@ -81,8 +81,7 @@ def load_method(
         module = method(**arguments)
     except VIReIDError as error:
         raise VIReIDError(f"{path} cannot be rebuilt: {error}") from error
-    require_state(path, module, checkpoint["state_dict"])
-    module.load_state_dict(checkpoint["state_dict"])
+    load_state(path, module, checkpoint["state_dict"])
     module.on_load_checkpoint(checkpoint)
     return module.eval()
 

@@ -71,9 +71,9 @@ def measure_thresholds(embeddings: Embeddings, protocol: Protocol, distance: str
         distance: ``cosine`` or ``euclidean``.
     """
     trials = [(trial, *_find_nearest(embeddings, protocol, trial, distance)) for trial in protocol.trials]
-    found = []
+    identity, found = embeddings.identity.numpy(), []
     for rate in STATED_RATES:
-        rows = [_cross_validate(embeddings.identity.numpy()[trial.query], *near, rate) for trial, *near in trials]
+        rows = [_cross_validate(identity[trial.query], other, own, rate) for trial, other, own in trials]
         found.append(ThresholdErrors(rate, False, *_average(rows)))
     stored = _read_stored(embeddings, protocol, distance)
     if stored is not None:
@@ -81,7 +81,7 @@ def measure_thresholds(embeddings: Embeddings, protocol: Protocol, distance: str
         rows = [(threshold, *count_errors(other, own, threshold)) for _, other, own in trials]
         found.append(ThresholdErrors(rate, True, *_average(rows)))
     query, gallery = protocol.trials[0].query, protocol.trials[0].gallery
-    persons = len(np.unique(embeddings.identity.numpy()[query]))
+    persons = len(np.unique(identity[query]))
     return ProtocolThresholds(protocol.name, len(query), len(gallery), persons, tuple(found))
 
 
