@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal, cast
 
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
@@ -28,7 +29,15 @@ from vireid_lightning.losses import (
 from vireid_lightning.methods.base import ReIDModule
 from vireid_lightning.methods.checkpoint import BLOCK, read_checkpoint
 from vireid_lightning.methods.cmam.clusters import cluster
-from vireid_lightning.methods.cmam.schedule import Phase, SourceStage, TargetStage, Timeline, check_plan, check_trainer
+from vireid_lightning.methods.cmam.schedule import (
+    Phase,
+    SourceStage,
+    TargetStage,
+    Timeline,
+    check_plan,
+    check_trainer,
+    describe_early_end,
+)
 from vireid_lightning.methods.distributed import gather_rows
 from vireid_lightning.methods.optimization import Optimization
 from vireid_lightning.methods.pseudo_labels import (
@@ -311,6 +320,9 @@ class CMAM(ReIDModule):
             labelled_source="source" in domains and domains["source"].labelled,
         )
         check_plan(self.timeline, domains, self.trainer.max_epochs)
+        early_end = describe_early_end(self.timeline, self.trainer.max_epochs or 0, self.trainer.max_steps)
+        if early_end is not None:
+            rank_zero_info(early_end)
 
     @classmethod
     def upgrade_arguments(cls, arguments: dict[str, Any]) -> dict[str, Any]:

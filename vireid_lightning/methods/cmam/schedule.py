@@ -290,3 +290,26 @@ def check_plan(timeline: Timeline, domains: Mapping[DomainName, Domain], max_epo
             f"trainer.max_epochs is {max_epochs}, but the stages take {timeline.epochs} epochs of "
             f"{timeline.steps_per_epoch} steps; set it to {timeline.epochs}, or fewer to stop earlier."
         )
+
+
+def describe_early_end(timeline: Timeline, max_epochs: int, max_steps: int) -> str | None:
+    """Return a sentence on what a run leaves out that ends before the stages do; None where it has all of them.
+
+    Args:
+        timeline: The phases.
+        max_epochs: Number of epochs that the trainer runs.
+        max_steps: Number of steps at which it stops; -1 for none.
+    """
+    steps = max_epochs * timeline.steps_per_epoch
+    if max_steps >= 0:
+        steps = min(steps, max_steps)
+    planned = timeline.epochs * timeline.steps_per_epoch
+    if steps >= planned:
+        return None
+    last = timeline.phase(max(0, steps - 1) // timeline.steps_per_epoch)
+    left_out = [each for each in timeline.phases if each.first_epoch > last.first_epoch]
+    names = ", ".join(f"{each.domain} ({each.clusterer})" for each in left_out)
+    return (
+        f"The run ends after {steps} of the {planned} steps of CMAM's stages, within {last.domain} ({last.clusterer})"
+        + (f"; it leaves out {names}." if names else ".")
+    )
