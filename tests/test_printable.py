@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import unicodedata
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import torch
 from layout_files import write_plan
 from rich.console import Console
 
+from vireid_lightning.callbacks import RunSummary, run_summary
 from vireid_lightning.cli import vireid
 from vireid_lightning.data.synthetic.layouts import plan_manifest
 from vireid_lightning.deployment import Gallery
@@ -125,6 +127,20 @@ def test_tables_of_scores(hostile):
     table.print(table.title, console)
     require_text(console.file.getvalue())
     assert console.file.getvalue().count(shown) == 2
+
+
+def test_the_summary_of_a_run(hostile, monkeypatch):
+    name, shown = hostile
+    counts = {"identities": 1, "visible": 2, "infrared": 3, "cameras": 1}
+    data = SimpleNamespace(
+        summary=lambda: {"dataset": name, "splits": {name: counts}},
+        dataset=SimpleNamespace(root=f"/{name}", synthetic=False),
+    )
+    monkeypatch.setattr(run_summary, "_describe_run", lambda *_: iter([("Weights", f"{name}.ckpt")]))
+    console = Console(file=io.StringIO(), width=120)
+    RunSummary(console).on_test_start(SimpleNamespace(datamodule=data), None)
+    require_text(console.file.getvalue())
+    assert console.file.getvalue().count(shown) == 4
 
 
 @pytest.mark.parametrize("place", ["dataset", "method", "protocol"])
