@@ -22,6 +22,7 @@ from vireid_lightning.metrics.re_ranking import ReRanking
 from vireid_lightning.metrics.results import ScoreTable, keep_earlier, write_details, write_results
 from vireid_lightning.metrics.retrieval_metric import RetrievalMetric
 from vireid_lightning.metrics.scores import ProtocolScores
+from vireid_lightning.metrics.terminal import to_text
 
 
 class RetrievalMetrics(Callback):
@@ -194,7 +195,8 @@ class RetrievalMetrics(Callback):
         if trainer.progress_bar_callback is not None:
             console.print()  # the bar has not ended its line
         table.print(table.title, self.console)
-        console.print(f"Results: {path}" + (f" (the earlier ones: {kept.name})" if kept else ""), highlight=False)
+        earlier = f" (the earlier ones: {kept.name})" if kept else ""
+        console.print(to_text(f"Results: {path}{earlier}"))
 
 
 def name_marked(name: str, about: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from rich.table import Table
 from vireid_lightning.callbacks.run_files import require_datamodule
 from vireid_lightning.environment import find_code_state, list_versions
 from vireid_lightning.methods.training_record import name_weights
-from vireid_lightning.metrics.terminal import name_dataset
+from vireid_lightning.metrics.terminal import name_dataset, to_text
 from vireid_lightning.modules.backbone import PerModality
 
 
@@ -53,16 +53,17 @@ class RunSummary(Callback):
         console = self._console or Console()
         summary = datamodule.summary()
         name = name_dataset(summary["dataset"], getattr(datamodule.dataset, "synthetic", False))
-        table = Table(title=f"{name} in {datamodule.dataset.root}", title_justify="left")
+        title = to_text(f"{name} in {datamodule.dataset.root}", "table.title")
+        table = Table(title=title, title_justify="left")
         table.add_column("split")
         for heading in ("identities", "visible images", "infrared images", "cameras"):
             table.add_column(heading, justify="right")
         for split, counts in summary["splits"].items():
             numbers = (counts[key] for key in ("identities", "visible", "infrared", "cameras"))
-            table.add_row(split, *(f"{number:,}" for number in numbers))
+            table.add_row(to_text(split), *(f"{number:,}" for number in numbers))
         console.print(table)
         for name, text in _describe_run(trainer, pl_module, stage, summary):
-            console.print(f"{name:<12}{text}", highlight=False, soft_wrap=True)
+            console.print(to_text(f"{name:<12}{text}"), soft_wrap=True)
 
 
 def _describe_run(

@@ -18,6 +18,7 @@ from vireid_lightning.methods.checkpoint import fingerprint_weights
 from vireid_lightning.metrics.embeddings import Embeddings
 from vireid_lightning.metrics.results import keep_earlier
 from vireid_lightning.metrics.retrieval_metric import RetrievalMetric
+from vireid_lightning.metrics.terminal import to_text
 
 
 class SaveEmbeddings(Callback):
@@ -102,4 +103,4 @@ class SaveEmbeddings(Callback):
             keep_earlier(path)
             embeddings.save(path)
             console = self.console or Console(soft_wrap=True)
-            console.print(f"Embeddings of {len(embeddings):,} images: {path}", highlight=False)
+            console.print(to_text(f"Embeddings of {len(embeddings):,} images: {path}"))

@@ -14,6 +14,7 @@ from vireid_lightning.callbacks.run_files import find_results_folder, require_da
 from vireid_lightning.errors import VIReIDError
 from vireid_lightning.metrics.embeddings import Embeddings
 from vireid_lightning.metrics.results import ScoreTable
+from vireid_lightning.metrics.terminal import to_text
 from vireid_lightning.report import ReportContent, collect, write_report
 from vireid_lightning.report.logging import log_report
 from vireid_lightning.report.requirements import require_packages
@@ -80,7 +81,7 @@ class WriteReport(Callback):
             path = folder / f"{name_marked('report', metrics.table.about)}.html"
             kept = write_report(path, content, max_mb=self.max_mb)
             earlier = f" (the earlier one: {kept.name})" if kept else ""
-            (self.console or Console(soft_wrap=True)).print(f"Report: {path}{earlier}", highlight=False, markup=False)
+            (self.console or Console(soft_wrap=True)).print(to_text(f"Report: {path}{earlier}"))
         if self.sends:
             log_report(trainer.loggers, content, trainer.global_step)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from vireid_lightning.cli.failures import TRACEBACK, explain_exception
 from vireid_lightning.errors import VIReIDError, did_you_mean
+from vireid_lightning.printable import make_printable
 from vireid_lightning.version import __version__
 
 
@@ -59,7 +60,7 @@ class Command:
         except Exception as error:
             if wants_traceback:
                 raise
-            print(f"error: {explain_exception(error)}", file=sys.stderr)
+            print(f"error: {make_printable(explain_exception(error))}", file=sys.stderr)
             sys.exit(2)
 
     def help(self) -> str:

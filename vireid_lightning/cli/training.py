@@ -41,6 +41,7 @@ from vireid_lightning.methods.checkpoint import BLOCK, read_checkpoint
 from vireid_lightning.methods.resuming import compare_arguments
 from vireid_lightning.modules.own_network import import_path
 from vireid_lightning.modules.timm_creation import is_own
+from vireid_lightning.printable import make_printable
 
 #: Short options for what may be scored all the same.
 _ALLOWED = {
@@ -77,7 +78,7 @@ def run(args: Sequence[str]) -> VIReIDCLI:
             return VIReIDCLI()
     except RunStopped as stop:
         if getattr(rank_zero_only, "rank", 0) == 0:
-            print(tell_how_to_go_on(stop, args), file=sys.stderr)
+            print(make_printable(tell_how_to_go_on(stop, args), keep="\n"), file=sys.stderr)
         raise
     except (ValueError, TypeError, argparse.ArgumentError) as error:
         told = find_sentence(error)

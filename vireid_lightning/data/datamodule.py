@@ -35,6 +35,7 @@ from vireid_lightning.data.trainer_checks import check_trainer
 from vireid_lightning.data.training_data import TrainingData
 from vireid_lightning.errors import VIReIDError
 from vireid_lightning.kinds import check_kinds
+from vireid_lightning.printable import make_printable
 from vireid_lightning.protocols import Protocol
 from vireid_lightning.types import IMAGENET_MEAN, IMAGENET_STD, MODALITIES, UNKNOWN, Batch, Sample, note_modalities
 
@@ -369,7 +370,8 @@ class CrossModalityDataModule(LightningDataModule):
         if stage != "fit":
             raise VIReIDError(f"{problem}, which scoring needs. Add query and gallery images.")
         warnings.warn(
-            f"{problem}, only to train on: validation and test are left out, and last.ckpt is the run's result.",
+            f"{make_printable(problem)}, only to train on: validation and test are left out, and last.ckpt is the "
+            "run's result.",
             stacklevel=3,
         )
 

@@ -18,7 +18,8 @@ from rich.text import Text
 
 from vireid_lightning.errors import VIReIDError
 from vireid_lightning.metrics.embeddings import Embeddings
-from vireid_lightning.metrics.terminal import make_table
+from vireid_lightning.metrics.terminal import make_table, to_text
+from vireid_lightning.printable import make_printable
 from vireid_lightning.types import MODALITIES, UNKNOWN
 
 #: What every output says of a rank list.
@@ -93,7 +94,7 @@ class RankLists:
         for row in self.to_dicts():
             console.print(_make_table(row))
             if (verdict := self._judge(row)) is not None:
-                console.print(verdict, style="bold", markup=False, highlight=False)
+                console.print(to_text(verdict), style="bold")
             console.print()
         console.print(ADVICE, highlight=False)
 
@@ -155,7 +156,7 @@ def _make_table(row: Mapping[str, Any]) -> Table:
     table.title = Text(_shorten(f"{row['query']['path']}{kind}", 78))
     table.caption = None
     table.add_column("Rank", justify="right")
-    table.add_column(f"Distance ({row['measure']})", justify="right")
+    table.add_column(to_text(f"Distance ({row['measure']})"), justify="right")
     table.add_column("Image", no_wrap=True)
     table.add_column("Camera", justify="right")
     for item in row["results"]:
@@ -166,7 +167,7 @@ def _make_table(row: Mapping[str, Any]) -> Table:
 
 
 def _shorten(text: str, width: int) -> str:
-    text = "".join(letter if letter.isprintable() else "?" for letter in text)
+    text = make_printable(text)
     return text if len(text) <= width else f"...{text[3 - width :]}"
 
 

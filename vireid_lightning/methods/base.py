@@ -26,6 +26,7 @@ from vireid_lightning.methods.resuming import check_resumed, list_changes
 from vireid_lightning.methods.step_kind import StepKind
 from vireid_lightning.methods.training_record import describe_training, name_weights
 from vireid_lightning.modules import Backbone, Encoder, Encoding, encode
+from vireid_lightning.printable import make_printable
 from vireid_lightning.types import Batch
 
 #: More identities than this are no training set, and their classifier would only fill the memory.
@@ -296,7 +297,7 @@ class ReIDModule(GlobalBatch, ABC):
             self._length = {"max_epochs": self.trainer.max_epochs, "max_steps": self.trainer.max_steps}
             self._prepare_for_training()
         if self._init_from is not None and self.trainer.ckpt_path is None:
-            self.print(self.start_from(self._init_from))
+            self.print(make_printable(self.start_from(self._init_from)))
         self._init_from = None
 
     def on_fit_start(self) -> None:
@@ -343,7 +344,7 @@ class ReIDModule(GlobalBatch, ABC):
             check_resumed(path, checkpoint, now[BLOCK], arguments)
             if changed := list_changes(loaded, now[BLOCK].get("training") or {}):
                 listed = ", ".join(f"{name} {before} -> {after}" for name, (before, after) in changed.items())
-                self.print(f"The run goes on with changes, which its checkpoints note: {listed}.")
+                self.print(f"The run goes on with changes, which its checkpoints note: {make_printable(listed)}.")
                 place = {"epoch": checkpoint["epoch"], "step": checkpoint["global_step"]}
                 loaded = {**loaded, "resumed": [*loaded.get("resumed", []), {**place, "changed": changed}]}
         elif checkpoint.pop("current_model_state", None) is not None:

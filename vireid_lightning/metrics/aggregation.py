@@ -13,7 +13,7 @@ from rich.table import Table
 from vireid_lightning.errors import VIReIDError
 from vireid_lightning.metrics.measures import title_of
 from vireid_lightning.metrics.result_files import read_result_file
-from vireid_lightning.metrics.terminal import format_score, make_table, name_dataset
+from vireid_lightning.metrics.terminal import format_score, make_table, name_dataset, to_text
 
 #: What all rows of one protocol must share.
 _ROW_KEYS = ("distance", "reranking", "cmc", "removal", "embedding_size")
@@ -119,10 +119,10 @@ def render(aggregated: Mapping[str, Any]) -> Table:
     table.add_column("Protocol", overflow="fold")
     measures = list(aggregated["results"][0]["scores"])
     for measure in measures:
-        table.add_column(title_of(measure), justify="right", no_wrap=True)
+        table.add_column(to_text(title_of(measure)), justify="right", no_wrap=True)
     for row in aggregated["results"]:
         cells = (format_score(row["scores"][score], row["deviation"][score]) for score in measures)
-        table.add_row(row["protocol"], *cells)
+        table.add_row(to_text(row["protocol"]), *cells)
     return table
 
 

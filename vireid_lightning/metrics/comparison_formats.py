@@ -10,7 +10,8 @@ from rich.table import Table
 
 from vireid_lightning.metrics.comparison import ComparedRow, Comparison
 from vireid_lightning.metrics.measures import title_of
-from vireid_lightning.metrics.terminal import format_score, make_table
+from vireid_lightning.metrics.terminal import format_score, make_table, to_text
+from vireid_lightning.printable import make_printable
 
 _ABSENT = "\u2013"
 _NAME_WIDTH = 24  # columns that a row's name should have at least, before another table is begun
@@ -41,11 +42,12 @@ def render_comparison(comparison: Comparison, width: int) -> Iterator[Table]:
         table.add_column("Runs", justify="right", no_wrap=True)
         for protocol in protocols:
             for number, measure in enumerate(measures):
-                heading = _wrap(protocol, cell - 1) if number == 0 else ""
-                table.add_column(f"{heading}\n{title_of(measure)}".lstrip("\n"), justify="right", vertical="bottom")
+                heading = _wrap(make_printable(protocol), cell - 1) if number == 0 else ""
+                title = f"{heading}\n{make_printable(title_of(measure))}".lstrip("\n")
+                table.add_column(to_text(title, keep="\n"), justify="right", vertical="bottom")
         for row in comparison.rows:
             cells = (_format(row, protocol, measure) for protocol in protocols for measure in measures)
-            table.add_row(row.label, _count_runs(row), *cells)
+            table.add_row(to_text(row.label), _count_runs(row), *cells)
         yield table
 
 

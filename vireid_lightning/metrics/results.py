@@ -17,7 +17,8 @@ from vireid_lightning.files import atomic_write, write_arrays
 from vireid_lightning.metrics.measures import MEASURES, title_of
 from vireid_lightning.metrics.result_files import FORMAT
 from vireid_lightning.metrics.scores import ProtocolScores
-from vireid_lightning.metrics.terminal import choose_console, format_score, make_table, name_dataset
+from vireid_lightning.metrics.terminal import choose_console, format_score, make_table, name_dataset, to_text
+from vireid_lightning.printable import make_printable
 from vireid_lightning.version import __version__
 
 
@@ -99,10 +100,10 @@ class ScoreTable:
         scored = self.rows[0].scored if self.rows else tuple(MEASURES)
         measures = [name for name in scored if all(name in row.scored for row in self.rows)]
         for heading in map(title_of, measures):
-            table.add_column(heading, justify="right", no_wrap=True)
+            table.add_column(to_text(heading), justify="right", no_wrap=True)
         for row in self.rows:
             scores = (format_score(row.mean(score), row.deviation(score)) for score in measures)
-            table.add_row(_describe_row(row), *scores)
+            table.add_row(to_text(_describe_row(row), keep="\n"), *scores)
         return table
 
     def print(self, title: str = "", console: Console | None = None) -> None:
@@ -151,7 +152,8 @@ def _describe_row(row: ProtocolScores) -> str:
     queries, valid = (_span(getattr(trial, name) for trial in row.trials) for name in ("queries", "valid_queries"))
     gallery = _span(trial.gallery_images for trial in row.trials)
     trials = f"{len(row.trials)} trials, " if len(row.trials) > 1 else ""
-    return f"{row.name}\n{queries}{'' if valid == queries else f' ({valid})'}, {gallery}\n{trials}{row.gallery_hash}"
+    name, digest = make_printable(row.name), make_printable(row.gallery_hash)
+    return f"{name}\n{queries}{'' if valid == queries else f' ({valid})'}, {gallery}\n{trials}{digest}"
 
 
 def _span(values: Iterator[int]) -> str:

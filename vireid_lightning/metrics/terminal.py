@@ -1,18 +1,35 @@
-"""How all tables of scores look in the terminal. Columns of scores keep their width, and names give way to them."""
+"""How tables look in the terminal, where names are text: no markup in them counts, no control character is obeyed."""
 
 from __future__ import annotations
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
+
+from vireid_lightning.printable import make_printable
+
+
+def to_text(text: object, style: str = "", *, keep: str = "") -> Text:
+    """Return a text that rich prints as it stands: without markup, and with its control characters escaped.
+
+    Args:
+        text: What is printed.
+        style: Style of all of it.
+        keep: Characters that are not escaped: line ends of a cell whose names were made printable before.
+    """
+    return Text(make_printable(text, keep), style=style)
 
 
 def make_table(title: str | None, caption: str) -> Table:
-    """Return an empty table that fits 80 columns where its columns do."""
+    """Return an empty table that fits 80 columns where its columns do; columns of scores keep their width.
+
+    Its title and caption are plain text. What is added to it goes through :func:`to_text`.
+    """
     return Table(
-        title=title,
+        title=None if title is None else to_text(title, "table.title"),
         title_justify="left",
-        caption=caption,
+        caption=to_text(caption, "table.caption"),
         caption_justify="left",
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),

@@ -53,11 +53,12 @@ def run(arguments: argparse.Namespace) -> None:
 def _print_report(report: DatasetReport) -> None:
     """Print the report as a table and a list of faults."""
     from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
 
+    from vireid_lightning.metrics.terminal import to_text
+
     console = Console()
-    table = Table(title=f"{report.dataset} in {escape(report.root)}")
+    table = Table(title=to_text(f"{report.dataset} in {report.root}", "table.title"))
     for column in ("Split", "Count", "Camera"):
         table.add_column(column)
     for column in ("Expected", "Found"):
@@ -66,19 +67,17 @@ def _print_report(report: DatasetReport) -> None:
         camera = "" if count.what == "identities" else {None: "all", -1: "unknown"}.get(count.camera, count.camera)
         differs = count.expected not in (None, count.found)
         table.add_row(
-            count.split,
-            count.what,
-            str(camera),
+            *(to_text(cell) for cell in (count.split, count.what, camera)),
             "" if count.expected is None else f"{count.expected:,}",
             f"{count.found:,}",
             style="red" if differs else None,
         )
     console.print(table)
     for note in report.notes:
-        console.print(f"Note: {note}", markup=False)
+        console.print(to_text(f"Note: {note}"))
     for number, fault in enumerate(report.faults, start=1):
-        console.print(f"Fault {number}: {fault.problem}", style="red", markup=False)
-        console.print(f"  To do: {fault.remedy}", markup=False)
+        console.print(to_text(f"Fault {number}: {fault.problem}", "red"))
+        console.print(to_text(f"  To do: {fault.remedy}"))
     for modality, bits in report.bits.items():
         counts = ", ".join(f"{number} ({count:,} images)" for number, count in bits.items())
         console.print(f"Bits of {modality} values: {counts}.", highlight=False)

@@ -12,6 +12,7 @@ import io
 from pathlib import Path
 
 from vireid_lightning.errors import VIReIDError
+from vireid_lightning.printable import make_printable
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -76,7 +77,7 @@ def run(arguments: argparse.Namespace) -> None:
     else:
         text = FORMATS[arguments.format](comparison)
     if output is None:
-        print(text, end="")
+        print(text if arguments.format == "table" else make_printable(text, keep="\n"), end="")
     else:
         with atomic_write(output) as file:
             file.write(text.encode())

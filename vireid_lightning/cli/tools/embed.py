@@ -10,6 +10,7 @@ import argparse
 import sys
 
 from vireid_lightning.cli.networks import add_network_arguments, open_embedder, require_new
+from vireid_lightning.printable import make_printable
 
 #: How many files that could not be read are named; the others are counted.
 _NAMED = 20
@@ -49,7 +50,7 @@ def run(arguments: argparse.Namespace) -> None:
     embeddings.save(output)
     skipped = list(embedder.skipped.values())
     for problem in skipped[:_NAMED]:
-        print(f"left out: {problem}", file=sys.stderr)
+        print(f"left out: {make_printable(problem)}", file=sys.stderr)
     if skipped[_NAMED:]:
         print(f"left out: {len(skipped) - _NAMED} more images that cannot be read", file=sys.stderr)
     print(f"Embeddings of {len(embeddings):,} images, {embeddings.size:,} values each: {output}")

@@ -11,6 +11,7 @@ import sys
 
 from vireid_lightning.cli.networks import add_network_arguments, open_embedder, require_new
 from vireid_lightning.errors import VIReIDError
+from vireid_lightning.printable import make_printable
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,13 +65,13 @@ def run(arguments: argparse.Namespace) -> None:
     embedder = open_embedder(checkpoint, arguments, gallery.distance)
     query = embedder.embed(arguments.query, arguments.modality)
     for problem in embedder.skipped.values():
-        print(f"left out: {problem}", file=sys.stderr)
+        print(f"left out: {make_printable(problem)}", file=sys.stderr)
     found = (index or gallery).search(query, arguments.k)
     if page is not None:
         found.write_html(page, embedder.prepare, root=arguments.root)
     if arguments.json:
         for row in found.to_dicts():
-            print(json.dumps(row, ensure_ascii=False))
+            print(json.dumps(row))  # in ASCII: no name in it does anything to a terminal
     else:
         found.print()
     if page is not None:

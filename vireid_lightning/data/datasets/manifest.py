@@ -26,6 +26,7 @@ from vireid_lightning.data.datasets.protocol_building import (
 from vireid_lightning.data.datasets.roots import explain_search, find_below_data
 from vireid_lightning.errors import VIReIDError, did_you_mean
 from vireid_lightning.files import is_file
+from vireid_lightning.printable import make_printable
 from vireid_lightning.protocols import Protocol
 from vireid_lightning.types import INFRARED, MODALITIES, UNKNOWN, VISIBLE, Sample
 
@@ -258,8 +259,10 @@ class Manifest(ReIDDataset):
         if both:
             people = join_first(self.identity_names.get(identity, identity) for identity in both)
             warnings.warn(
-                f"{self.name}: {len(both)} identities of {self.path} are both in train and in val, query or gallery, "
-                f"which flatters the scores: {people}. Give the people of each split their own numbers.",
+                make_printable(
+                    f"{self.name}: {len(both)} identities of {self.path} are both in train and in val, query or "
+                    f"gallery, which flatters the scores: {people}. Give the people of each split their own numbers."
+                ),
                 stacklevel=3,
             )
         return not unknown

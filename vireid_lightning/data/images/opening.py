@@ -7,6 +7,7 @@ import warnings
 from vireid_lightning.data.images.cache import ImageCache
 from vireid_lightning.data.images.reading import ImageFiles
 from vireid_lightning.errors import VIReIDError
+from vireid_lightning.printable import make_printable
 
 
 def open_all(files: ImageFiles, cache_dir: str | None, *, advice: str) -> ImageFiles | ImageCache:
@@ -44,7 +45,7 @@ def open_readable(files: ImageFiles, cache_dir: str | None) -> tuple[list[int], 
     if bad:
         warnings.warn(
             f"{len(bad)} of {len(files)} training images cannot be read and are left out (on_bad_image: skip). "
-            f"The first: {next(iter(bad.values()))}",
+            f"The first: {make_printable(next(iter(bad.values())))}",
             stacklevel=3,
         )
     kept = [position for position in range(len(files)) if position not in bad]

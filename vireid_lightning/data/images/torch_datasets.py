@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from vireid_lightning.data.images.augmentation import TrainTransform
 from vireid_lightning.data.images.reading import BadImageError
 from vireid_lightning.data.samplers.planned import Draw
+from vireid_lightning.printable import make_printable
 from vireid_lightning.types import UNKNOWN, Sample
 
 
@@ -78,7 +79,7 @@ class TrainingImages(Dataset[dict[str, Any]]):
                 raise
             if not self.bad[position]:
                 self.bad[position] = True
-                warnings.warn(f"{error} It is skipped (on_bad_image: skip).", stacklevel=2)
+                warnings.warn(f"{make_printable(error)} It is skipped (on_bad_image: skip).", stacklevel=2)
             failure = error
         wanted = self.samples[position]
         count = len(self.samples)

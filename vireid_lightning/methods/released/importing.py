@@ -19,6 +19,7 @@ from vireid_lightning.methods.base import ReIDModule
 from vireid_lightning.methods.checkpoint import BLOCK, load_weights_file
 from vireid_lightning.methods.released.catalogue import looks_like, release_of
 from vireid_lightning.methods.released.release import Release, State
+from vireid_lightning.printable import make_printable
 from vireid_lightning.types import IMAGENET_MEAN, IMAGENET_STD
 
 
@@ -121,7 +122,7 @@ def _load(module: ReIDModule, state: State, release: Release, path: str | Path) 
         f"  ignored: {len(ignored)} tensors ({_counted(map(_root, ignored))})" if ignored else "  ignored: nothing",
         f"  missing: {len(missing)} batch counters, which change nothing" if missing else "  missing: nothing",
     ]
-    return "\n".join(lines)
+    return "\n".join(map(make_printable, lines))
 
 
 def _root(name: str) -> str:
