@@ -59,7 +59,7 @@ SMALL = {
 }
 
 #: What looks at a training of many minutes keeps no outputs; all others show what they print, in less than this.
-WITHOUT_OUTPUTS = {"cmam_clusters", "mmgl_pretraining"}
+WITHOUT_OUTPUTS = {"mmgl_pretraining"}
 LARGEST = 200_000
 
 
