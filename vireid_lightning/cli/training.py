@@ -148,6 +148,10 @@ class VIReIDCLI(LightningCLI):
             shorten(self._subcommand_parsers)
         try:
             super().parse_arguments(parser, args)
+        except UnicodeDecodeError as error:
+            raise VIReIDError(
+                f"A config is no UTF-8 text: {error.reason} at byte {error.start}; save it as UTF-8."
+            ) from error
         except argparse.ArgumentError as error:
             classes = _list_classes()
             names = [*(cls.__name__ for cls in classes), *lightning_callbacks.__all__, *loggers.__all__]

@@ -59,9 +59,9 @@ def load_method(
         raise VIReIDError(f"{path} does not hold the arguments of {name}, which rebuild it; give another file.")
     arguments = dict(method.upgrade_arguments(checkpoint["hyper_parameters"]))
     accepted = argument_names(method)
-    if unknown := next((argument for argument in arguments if argument not in accepted), None):
+    if unknown := [argument for argument in arguments if argument not in accepted]:
         raise VIReIDError(
-            f"{path} holds the argument '{unknown}', which {name} does not have; load it as it was written."
+            f"{path} holds the argument '{unknown[0]}', which {name} does not have; load it as it was written."
         )
     if backbone is not None:
         if arguments.get("backbone") != import_path(backbone):
