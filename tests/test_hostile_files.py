@@ -168,3 +168,9 @@ def test_an_argument_without_a_name_is_refused(argument, tmp_path, checkpoint):
     arguments = {**checkpoint["hyper_parameters"], argument: 1}
     torch.save({**checkpoint, "hyper_parameters": arguments}, tmp_path / "c.ckpt")
     hostile.refuse(lambda: load_method(tmp_path / "c.ckpt"))
+
+
+@pytest.mark.parametrize("found", [torch.zeros(2), torch.ones(1), [1], "1", None], ids=str)
+def test_another_format_is_refused(found, tmp_path, checkpoint):
+    torch.save({**checkpoint, "vireid": {**checkpoint["vireid"], "format": found}}, tmp_path / "c.ckpt")
+    assert "in a format" in hostile.refuse(lambda: load_method(tmp_path / "c.ckpt"))

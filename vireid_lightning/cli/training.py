@@ -152,6 +152,8 @@ class VIReIDCLI(LightningCLI):
             raise VIReIDError(
                 f"A config is no UTF-8 text: {error.reason} at byte {error.start}; save it as UTF-8."
             ) from error
+        except RecursionError as error:
+            raise VIReIDError("A config's lists or sections lie in each other too deeply; write it flatter.") from error
         except argparse.ArgumentError as error:
             classes = _list_classes()
             names = [*(cls.__name__ for cls in classes), *lightning_callbacks.__all__, *loggers.__all__]

@@ -104,7 +104,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise VIReIDError(
             f"{path} says nothing of its method: its entry '{BLOCK}' is no dictionary; give another file."
         )
-    if checkpoint[BLOCK].get("format") != FORMAT:
+    found = checkpoint[BLOCK].get("format")
+    if not isinstance(found, int) or found != FORMAT:  # a tensor has no one answer
         raise VIReIDError(
             f"{path} was written by vireid-lightning {checkpoint[BLOCK].get('version')} in a format that this version "
             f"({__version__}) does not read; load it with that version."
