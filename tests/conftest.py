@@ -35,8 +35,10 @@ def _deterministic():
 @pytest.fixture(autouse=True)
 def _no_wandb_run_is_left_open():
     yield
-    if "wandb" in sys.modules:  # the next logger of this process would take the open run up
-        sys.modules["wandb"].finish()
+    # The next logger of this process would take an open run up, and W&B's own process would write below this test's
+    # working folder.
+    if "wandb" in sys.modules:
+        sys.modules["wandb"].teardown()
 
 
 @pytest.fixture(scope="session")

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import ast
 import json
+import logging
 from pathlib import Path
 
+import lightning.pytorch
 import pytest
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[1] / "notebooks").glob("*.ipynb"))
@@ -73,7 +75,17 @@ def code_cells(path: Path) -> list[tuple[str, bool]]:
     ]
 
 
+@pytest.fixture
+def _talking_again():
+    """Restores the level of the logger that notebooks quiet: later tests of the process read what it says."""
+    logger = logging.getLogger(lightning.pytorch.__name__)
+    level = logger.level
+    yield
+    logger.setLevel(level)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("_talking_again")
 @pytest.mark.filterwarnings("ignore:.*num_workers.*", "ignore:.*does not have many workers.*")
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs(notebook, tmp_path, monkeypatch):

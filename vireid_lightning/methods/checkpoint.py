@@ -195,7 +195,8 @@ def load_state(path: str | Path, module: nn.Module, state: Mapping[str, Tensor])
         if (wanted := target.get(name)) is None:
             continue
         is_kind = value.layout == torch.strided and not value.is_meta and not value.is_complex()
-        if value.shape != wanted.shape or not is_kind or value.is_floating_point() != wanted.is_floating_point():
+        is_whole = is_kind and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
+        if not is_whole or value.is_floating_point() != wanted.is_floating_point():
             problem = f"has {name} as {value.dtype} of shape {tuple(value.shape)}, not {tuple(wanted.shape)}"
             break
         if (
@@ -206,12 +207,16 @@ def load_state(path: str | Path, module: nn.Module, state: Mapping[str, Tensor])
             problem = f"has values in {name} that are NaN or infinite"
             break
     if problem is None:
-        # Modules may take the state dict of an older version: what then lacks or is too much, they say.
-        missing, unexpected = module.load_state_dict(state, strict=False)
-        if missing:
-            problem = f"lacks the tensor {missing[0]}"
-        elif unexpected:
-            problem = f"holds the tensor {unexpected[0]}, which is none of it"
+        # Modules may take the state dict of an older version, or of other shapes: what does not fit, they say.
+        try:
+            missing, unexpected = module.load_state_dict(state, strict=False)
+        except RuntimeError as error:
+            problem = "has other shapes: " + str(error).splitlines()[-1].strip().rstrip(".")
+        else:
+            if missing:
+                problem = f"lacks the tensor {missing[0]}"
+            elif unexpected:
+                problem = f"holds the tensor {unexpected[0]}, which is none of it"
     if problem:
         raise VIReIDError(
             f"{path} does not fit {type(module).__name__}: it {problem}; give the file as training left it."
