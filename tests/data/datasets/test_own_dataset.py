@@ -116,6 +116,7 @@ def folder(tmp_path, monkeypatch) -> Path:
     write(tmp_path / "my_data.py", FILE)
     monkeypatch.chdir(tmp_path)
     before = list(sys.path)
+    sys.modules.pop("my_data", None)  # another test's file may have had this name
     yield tmp_path
     assert sys.path == before
     sys.modules.pop("my_data", None)
