@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from references.refusal import refuse
 
 from vireid_lightning.cli import lightning, vireid
 
@@ -87,16 +88,6 @@ def test_an_unknown_tool(capsys):
     assert "Did you mean 'evaluate'?" in capsys.readouterr().err
 
 
-def fail(capsys, *arguments: str) -> str:
-    """Run ``lightning`` on input that it must refuse and return its one sentence."""
-    with pytest.raises(SystemExit) as stop:
-        lightning(list(arguments))
-    assert stop.value.code == 2
-    error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert error.startswith("error: ")
-    return error
-
-
 @pytest.mark.slow
 def test_bad_input_has_no_traceback(tmp_path):
     command = [sys.executable, "-m", "vireid_lightning", "fit", "--model", "MPANet", "--data.dataset", "SYSUMM01"]
@@ -125,7 +116,7 @@ BASE = ("fit", "--model", "MPANet", "--data.dataset", "SYSUMM01")
 )
 def test_a_config_with_a_mistake(arguments, expected, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert expected in fail(capsys, *arguments)
+    assert expected in refuse(capsys, *arguments)
 
 
 @pytest.mark.slow
@@ -161,7 +152,7 @@ def test_a_config_with_a_mistake(arguments, expected, capsys, tmp_path, monkeypa
 def test_a_config_file_with_a_mistake(text, expected, capsys, tmp_path):
     config = tmp_path / "config.yaml"
     config.write_text(text, encoding="utf-8")
-    assert expected in fail(capsys, "fit", "--config", str(config))
+    assert expected in refuse(capsys, "fit", "--config", str(config))
 
 
 def test_ci_runs_the_commands_of_the_readme():

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 from layout_files import write_plan
+from references.refusal import refuse
 
 from vireid_lightning.cli import lightning
 from vireid_lightning.data.synthetic import layouts
@@ -93,16 +94,6 @@ TINY = [
     "--trainer.max_epochs=1",
 ]
 LOGGER = json.dumps([{"class_path": "CSVLogger", "init_args": {"save_dir": ".", "name": "run"}}])
-
-
-def refuse(capsys, *arguments: str) -> str:
-    """Return the one sentence that the command ends with."""
-    with pytest.raises(SystemExit) as stop:
-        lightning(list(arguments))
-    assert stop.value.code == 2
-    error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert error.startswith("error: ")
-    return error
 
 
 @pytest.mark.slow

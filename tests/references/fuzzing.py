@@ -6,7 +6,6 @@ and bytes, nested values by drawn ones, arrays by arrays of any type and shape.
 
 from __future__ import annotations
 
-import argparse
 import copy
 import io
 import sys
@@ -26,7 +25,7 @@ from hypothesis.extra import numpy as drawn
 from references import hostile
 from references.valid_files import ARRAYS, MANIFEST, RESULT, SUFFIXES, make_checkpoint, write_valid
 
-from vireid_lightning.cli.failures import find_sentence
+from vireid_lightning.cli.failures import tell_in_a_sentence
 from vireid_lightning.cli.training import VIReIDCLI
 from vireid_lightning.errors import VIReIDError
 
@@ -231,12 +230,8 @@ def parse_config(path: Path) -> None:
     """
     before, sys.argv = sys.argv, ["lightning", "fit", "--config", str(path)]
     try:
-        _build_parser().parse()
-    except (ValueError, TypeError, argparse.ArgumentError) as error:
-        told = find_sentence(error)
-        if told is None or told is error:
-            raise
-        raise told from None
+        with tell_in_a_sentence():
+            _build_parser().parse()
     finally:
         sys.argv = before
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from vireid_lightning.cli.messages import explain_missing_package
@@ -44,7 +46,19 @@ def explain_exception(error: BaseException) -> str:
     return f"{said.rstrip('.')}. `{TRACEBACK}` shows where."
 
 
-def find_sentence(error: BaseException) -> VIReIDError | None:
+@contextmanager
+def tell_in_a_sentence() -> Iterator[None]:
+    """Raise this package's own error where the parser wraps one, see :func:`_find_sentence`; let others through."""
+    try:
+        yield
+    except (ValueError, TypeError, argparse.ArgumentError) as error:
+        told = _find_sentence(error)
+        if told is None or told is error:
+            raise
+        raise told from None
+
+
+def _find_sentence(error: BaseException) -> VIReIDError | None:
     """Return this package's own error behind one of the parser, which wraps what a constructor raises, or None."""
     cause: BaseException | None = error
     while cause is not None:

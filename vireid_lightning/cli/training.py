@@ -26,7 +26,7 @@ from vireid_lightning.callbacks.run_files import require_all_batches
 from vireid_lightning.callbacks.signals import RunStopped, stop_at_once
 from vireid_lightning.callbacks.trained_on import find_other_lists
 from vireid_lightning.cli.checkpoint_names import choose_checkpoint
-from vireid_lightning.cli.failures import find_sentence, tell_how_to_go_on
+from vireid_lightning.cli.failures import tell_how_to_go_on, tell_in_a_sentence
 from vireid_lightning.cli.messages import explain_message, list_options
 from vireid_lightning.cli.moved_keys import move_keys
 from vireid_lightning.cli.quiet import silence_other_packages
@@ -74,17 +74,12 @@ def run(args: Sequence[str]) -> VIReIDCLI:
     # The user's own methods and datasets. Last, so that no file there hides an installed package.
     sys.path = [*path, str(Path.cwd())]
     try:
-        with silence_other_packages(), stop_at_once(), close_wandb_run():
+        with tell_in_a_sentence(), silence_other_packages(), stop_at_once(), close_wandb_run():
             return VIReIDCLI()
     except RunStopped as stop:
         if getattr(rank_zero_only, "rank", 0) == 0:
             print(make_printable(tell_how_to_go_on(stop, args), keep="\n"), file=sys.stderr)
         raise
-    except (ValueError, TypeError, argparse.ArgumentError) as error:
-        told = find_sentence(error)
-        if told is None or told is error:
-            raise
-        raise told from None
     finally:
         sys.argv, sys.path = program, path
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from vireid_lightning.metrics.distances import (
 )
 from vireid_lightning.metrics.embeddings import Embeddings
 from vireid_lightning.metrics.engine import WIDEST_CHUNK
+from vireid_lightning.metrics.open_set import read_thresholds
 from vireid_lightning.precision import exact_float32
 from vireid_lightning.types import MODALITIES
 
@@ -63,7 +63,7 @@ class Gallery:
                 f"one, or embed the images again with --distance {self.distance}."
             )
         self.embeddings = embeddings
-        self.thresholds: Mapping[str, Any] = _check_thresholds(embeddings)
+        self.thresholds: Mapping[str, Any] = read_thresholds(embeddings)
         every = np.arange(len(embeddings))
         if modality is not None:
             every = np.flatnonzero(embeddings.modality.numpy() == modality)
@@ -154,36 +154,6 @@ def _take_smallest(best: Tensor, keys: Tensor, count: int) -> Tensor:
     found = keys.topk(min(count, keys.shape[1]), largest=False).values
     merged = torch.cat([best, found], dim=1) if best.numel() else found
     return merged.sort(dim=1).values[:, :count]
-
-
-def _check_thresholds(embeddings: Embeddings) -> Mapping[str, Any]:
-    """Return the thresholds that a gallery was saved with; none where it has none.
-
-    Raises:
-        VIReIDError: If they are not as `vireid threshold` writes them.
-    """
-    found = embeddings.about.get("thresholds")
-    if found is None:
-        return {}
-    advice = "; choose them again with `vireid threshold`."
-    if not isinstance(found, Mapping):
-        raise VIReIDError(f"{embeddings.origin}: 'about.thresholds' is no object{advice}")
-    measured = {name: found[name] for name in MODALITIES if name in found}
-    places: dict[str, Any] = {"stated_rate": found.get("stated_rate")} if measured else {}
-    for name, values in measured.items():
-        if not isinstance(values, Mapping):
-            raise VIReIDError(f"{embeddings.origin}: 'about.thresholds.{name}' is no object{advice}")
-        places[f"{name}.threshold"] = values.get("threshold")
-    for name, value in places.items():
-        # A gallery in which each query finds nobody has the threshold infinity.
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, (int, float))
-            or math.isnan(value)
-            or math.inf > abs(value) > 1e300
-        ):
-            raise VIReIDError(f"{embeddings.origin}: 'about.thresholds.{name}' is no number{advice}")
-    return found
 
 
 def _name_weights(embeddings: Embeddings) -> str:

@@ -180,49 +180,6 @@ def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
 
 
-def load_state(path: str | Path, module: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Load a state dict into a module that it fits by name, shape and kind of its tensors.
-
-    Raises:
-        VIReIDError: Names the file and the first tensor that does not fit.
-    """
-    target = module.state_dict()
-    problem = None
-    for name, value in state.items():
-        if not isinstance(name, str):
-            problem = f"holds the tensor {name}, which is none of it"
-            break
-        if (wanted := target.get(name)) is None:
-            continue
-        is_kind = value.layout == torch.strided and not value.is_meta and not value.is_complex()
-        is_whole = is_kind and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
-        if not is_whole or value.is_floating_point() != wanted.is_floating_point():
-            problem = f"has {name} as {value.dtype} of shape {tuple(value.shape)}, not {tuple(wanted.shape)}"
-            break
-        if (
-            value.is_floating_point()
-            and not bool(torch.isfinite(value.float().sum()))
-            and not bool(value.isfinite().all())
-        ):
-            problem = f"has values in {name} that are NaN or infinite"
-            break
-    if problem is None:
-        # Modules may take the state dict of an older version, or of other shapes: what does not fit, they say.
-        try:
-            missing, unexpected = module.load_state_dict(state, strict=False)
-        except RuntimeError as error:
-            problem = "has other shapes: " + str(error).splitlines()[-1].strip().rstrip(".")
-        else:
-            if missing:
-                problem = f"lacks the tensor {missing[0]}"
-            elif unexpected:
-                problem = f"holds the tensor {unexpected[0]}, which is none of it"
-    if problem:
-        raise VIReIDError(
-            f"{path} does not fit {type(module).__name__}: it {problem}; give the file as training left it."
-        )
-
-
 @torch.no_grad()
 def hand_on(path: str | Path, module: nn.Module, *, heads: tuple[str, ...] = ()) -> str:
     """Copy into a module every encoder tensor that a checkpoint holds under the same name and shape.

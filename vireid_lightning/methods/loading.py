@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar, overload
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from vireid_lightning.errors import VIReIDError
 from vireid_lightning.methods.arguments import argument_names
 from vireid_lightning.methods.base import ReIDModule
-from vireid_lightning.methods.checkpoint import BLOCK, load_state, read_checkpoint
+from vireid_lightning.methods.checkpoint import BLOCK, read_checkpoint
 from vireid_lightning.modules.own_network import import_path
 from vireid_lightning.modules.timm_creation import is_own
 
@@ -81,7 +83,7 @@ def load_method(
         module = method(**arguments)
     except VIReIDError as error:
         raise VIReIDError(f"{path} cannot be rebuilt: {error}") from error
-    load_state(path, module, checkpoint["state_dict"])
+    _load_state(path, module, checkpoint["state_dict"])
     module.on_load_checkpoint(checkpoint)
     return module.eval()
 
@@ -91,3 +93,46 @@ def _find_own_methods() -> dict[str, type[ReIDModule]]:
     package = __name__.rpartition(".")[0]
     found = [cls for cls in ReIDModule.__subclasses__() if cls.__module__.startswith(f"{package}.")]
     return {cls.__name__: cls for cls in found}
+
+
+def _load_state(path: str | Path, module: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Load a state dict into a module that it fits by name, shape and kind of its tensors.
+
+    Raises:
+        VIReIDError: Names the file and the first tensor that does not fit.
+    """
+    target = module.state_dict()
+    problem = None
+    for name, value in state.items():
+        if not isinstance(name, str):
+            problem = f"holds the tensor {name}, which is none of it"
+            break
+        if (wanted := target.get(name)) is None:
+            continue
+        is_kind = value.layout == torch.strided and not value.is_meta and not value.is_complex()
+        is_whole = is_kind and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
+        if not is_whole or value.is_floating_point() != wanted.is_floating_point():
+            problem = f"has {name} as {value.dtype} of shape {tuple(value.shape)}, not {tuple(wanted.shape)}"
+            break
+        if (
+            value.is_floating_point()
+            and not bool(torch.isfinite(value.float().sum()))
+            and not bool(value.isfinite().all())
+        ):
+            problem = f"has values in {name} that are NaN or infinite"
+            break
+    if problem is None:
+        # Modules may take the state dict of an older version, or of other shapes: what does not fit, they say.
+        try:
+            missing, unexpected = module.load_state_dict(state, strict=False)
+        except RuntimeError as error:
+            problem = "has other shapes: " + str(error).splitlines()[-1].strip().rstrip(".")
+        else:
+            if missing:
+                problem = f"lacks the tensor {missing[0]}"
+            elif unexpected:
+                problem = f"holds the tensor {unexpected[0]}, which is none of it"
+    if problem:
+        raise VIReIDError(
+            f"{path} does not fit {type(module).__name__}: it {problem}; give the file as training left it."
+        )

@@ -154,7 +154,7 @@ def find_first_equal(embeddings: Embeddings, positions: Positions, distance: str
     def digest(_: slice, rows: Tensor) -> list[bytes]:
         return [hashlib.blake2b(row, digest_size=16).digest() for row in (rows + 0.0).cpu().numpy()]
 
-    # Rows whose sums of bits differ are not equal: digests, ten times as slow, are for the others.
+    # Rows whose sums of bits differ are not equal: digests, which take longer, are for the others.
     sums = torch.cat(_map_rows(add_bits, embeddings, positions, distance)).numpy()
     _, group, size = np.unique(sums, return_inverse=True, return_counts=True)
     alike = np.flatnonzero(size[group] > 1)

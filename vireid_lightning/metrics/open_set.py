@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from vireid_lightning.errors import VIReIDError
+from vireid_lightning.metrics.embeddings import Embeddings
+from vireid_lightning.types import MODALITIES
 
 
 def pick_threshold(other: NDArray[np.float64], rate: float) -> float | None:
@@ -40,3 +46,33 @@ def count_errors(
     strangers, matched = np.isfinite(other), np.isfinite(own)
     false_positive = float((other[strangers] < threshold).mean()) if strangers.any() else None
     return false_positive, float((own[matched] >= threshold).mean()) if matched.any() else None
+
+
+def read_thresholds(embeddings: Embeddings) -> Mapping[str, Any]:
+    """Return the thresholds that embeddings were saved with, by the queries' modality; none where there are none.
+
+    Raises:
+        VIReIDError: If they are not as `vireid threshold` writes them.
+    """
+    found = embeddings.about.get("thresholds")
+    if found is None:
+        return {}
+    advice = "; choose them again with `vireid threshold`."
+    if not isinstance(found, Mapping):
+        raise VIReIDError(f"{embeddings.origin}: 'about.thresholds' is no object{advice}")
+    measured = {name: found[name] for name in MODALITIES if name in found}
+    places: dict[str, Any] = {"stated_rate": found.get("stated_rate")} if measured else {}
+    for name, values in measured.items():
+        if not isinstance(values, Mapping):
+            raise VIReIDError(f"{embeddings.origin}: 'about.thresholds.{name}' is no object{advice}")
+        places[f"{name}.threshold"] = values.get("threshold")
+    for name, value in places.items():
+        # A gallery in which each query finds nobody has the threshold infinity.
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, (int, float))
+            or math.isnan(value)
+            or math.inf > abs(value) > 1e300
+        ):
+            raise VIReIDError(f"{embeddings.origin}: 'about.thresholds.{name}' is no number{advice}")
+    return found

@@ -70,9 +70,9 @@ def build_own(network: type[nn.Module], settings: BackboneSettings, *, pretraine
 
 
 def _load(module: nn.Module, name: str, weights: str) -> None:
-    path = Path(weights).expanduser()
+    state = load_weights_file(Path(weights).expanduser())
     try:
-        module.load_state_dict(load_weights_file(path))
+        module.load_state_dict(state)
     except Exception as error:
         raise VIReIDError(
             f"{weights} could not be loaded as weights of {name} ({type(error).__name__}: {error}); give a state dict "

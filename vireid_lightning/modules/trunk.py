@@ -68,8 +68,6 @@ class BackboneSettings:
 
     def __post_init__(self) -> None:
         check_kinds(vars(self), type(self), "backbone_settings.")
-        if self.token not in ("pooled", "class"):
-            raise VIReIDError(f"backbone_settings.token is '{self.token}'; give pooled or class.")
         if self.patch_stride is not None and self.patch_stride < 1:
             raise VIReIDError(f"backbone_settings.patch_stride is {self.patch_stride}; give at least 1 pixel.")
         if self.drop_path is not None and not 0 <= self.drop_path < 1:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vireid_lightning.metrics.embeddings import Embeddings
-from vireid_lightning.metrics.open_set import count_errors, pick_threshold
+from vireid_lightning.metrics.open_set import count_errors, pick_threshold, read_thresholds
 from vireid_lightning.metrics.rank_lists import measure_pairs
 from vireid_lightning.protocols import Protocol, Trial
 from vireid_lightning.types import MODALITIES
@@ -126,9 +125,9 @@ def _average(
 
 def _read_stored(embeddings: Embeddings, protocol: Protocol, distance: str) -> tuple[float, float] | None:
     """Return the rate and the threshold that `vireid threshold` stored for queries of the protocol's modality."""
-    stored = embeddings.about.get("thresholds")
+    stored = read_thresholds(embeddings)
     kinds = np.unique(embeddings.modality.numpy()[protocol.trials[0].query]).tolist()
-    if not isinstance(stored, Mapping) or stored.get("distance") != distance or len(kinds) != 1 or kinds[0] < 0:
+    if stored.get("distance") != distance or len(kinds) != 1 or kinds[0] < 0:
         return None
     row = stored.get(MODALITIES[kinds[0]])
-    return (float(stored["stated_rate"]), float(row["threshold"])) if isinstance(row, Mapping) else None
+    return None if row is None else (float(stored["stated_rate"]), float(row["threshold"]))
