@@ -1,7 +1,8 @@
 """How far every method's exported network differs from PyTorch, and the sizes of the files.
 
 Random weights, whose two streams and normalisations differ; random images and drawn pedestrians of both modalities. Run
-by hand: ``python tests/benchmarks/export_parity.py [--backbone resnet18] [--format onnx pt2] [--half]``.
+by hand: ``python tests/benchmarks/export_parity.py [--backbone resnet18] [--format onnx pt2] [--half]``. The format
+``compile`` is no file: ``torch.compile`` with its default backend, as one graph, against the network as it is.
 """
 
 from __future__ import annotations
@@ -50,6 +51,20 @@ def measure(embedder, kind, half, folder):
     return max(exported.differences.values()), size
 
 
+def measure_compiled(embedder):
+    """Return the largest difference that compiling ``embed`` makes, as a share of an embedding's length."""
+    module = embedder.method.eval()
+    torch._dynamo.reset()
+    compiled = torch.compile(module.embed, fullgraph=True)
+    images = torch.randn(4, 3, *embedder.preprocessing["image_size"])
+    with torch.inference_mode():
+        differences = [
+            (compiled(images, modality) - module.embed(images, modality)).norm(dim=1).max().item()
+            for modality in (torch.zeros(4, dtype=torch.int64), torch.ones(4, dtype=torch.int64))
+        ]
+    return max(differences)
+
+
 @pytest.mark.benchmark
 @pytest.mark.parametrize("method", METHODS)
 def test_exported_networks_differ_by_rounding_alone(method, tmp_path):
@@ -61,7 +76,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--backbone", default="resnet50", help="timm's name (default: %(default)s)")
     parser.add_argument("--image-size", type=int, nargs=2, default=(288, 144), help="height and width")
-    parser.add_argument("--format", nargs="+", default=["onnx"], help="formats (default: onnx)")
+    parser.add_argument(
+        "--format", nargs="+", default=["onnx"], choices=[*SUFFIXES, "compile"], help="formats (default: onnx)"
+    )
     parser.add_argument("--half", action="store_true", help="export the backbone in float16")
     arguments = parser.parse_args()
     print("| Method | Format | Largest difference | MiB |\n|---|---|---:|---:|", flush=True)
@@ -69,6 +86,9 @@ def main():
         for method in METHODS:
             embedder = build(method, arguments.backbone, arguments.image_size)
             for kind in arguments.format:
+                if kind == "compile":
+                    print(f"| {method.__name__} | compile | {measure_compiled(embedder):.1e} | - |", flush=True)
+                    continue
                 try:
                     difference, size = measure(embedder, kind, arguments.half, folder)
                 except VIReIDError as error:

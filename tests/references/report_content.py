@@ -63,9 +63,11 @@ def write_curves(path):
     path.write_text("\n".join([*lines, "3,39,nan,x"]))
 
 
-def make_content(root=None, *, hostile=False, lists=100, queries=(), curves=None):
-    """Return the content of a report."""
+def make_content(root=None, *, hostile=False, lists=100, queries=(), curves=None, thresholds=None):
+    """Return the content of a report; ``thresholds`` are those stored with the embeddings."""
     embeddings = make_embeddings(hostile=hostile)
+    if thresholds is not None:
+        embeddings.about["thresholds"] = thresholds
     rows = score_protocols(embeddings, embeddings, make_protocols(embeddings))
     about = {"dataset": HOSTILE[0] if hostile else "Fake", "method": "Method", "epoch": 3, "image_size": [48, 24]}
     names = dict(enumerate(HOSTILE)) if hostile else {}

@@ -41,6 +41,8 @@ def reports(tmp_path_factory):
     write_images(root, make_embeddings())
     write_curves(root / "metrics.csv")
     write_report(root / "plain.html", make_content(root, curves=root / "metrics.csv"))
+    stored = {"stated_rate": 0.02, "distance": "cosine", "infrared": {"threshold": 0.25}}
+    write_report(root / "stored.html", make_content(root, thresholds=stored))
     write_report(root / "hostile.html", make_content(root, hostile=True))
     return root
 
@@ -68,6 +70,22 @@ def test_nothing_is_complained_of_and_nothing_leads_beyond_the_screen(browser, r
     assert page.evaluate("document.documentElement.scrollWidth") == width
     assert page.evaluate("[...document.images].every(image => image.complete && image.naturalHeight === 112)")
     assert page.locator("img").count() == 2 * 30 * 11
+    page.close()
+
+
+@pytest.mark.parametrize("width", [1280, 360])
+def test_a_stored_threshold_stands_in_its_direction_alone(browser, reports, width):
+    page = open_page(browser, reports / "stored.html", width=width)
+    assert page.complaints == []
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    rows = page.locator("#thresholds + .wide tbody tr").all_inner_texts()
+    # Four rates that the page states in each direction; the infrared queries' come first, then the stored one.
+    assert len(rows) == 9
+    assert [number for number, row in enumerate(rows) if "(stored)" in row] == [4]
+    assert "2 % (stored)" in rows[4] and "0.2500" in rows[4]
+    page.close()
+    page = open_page(browser, reports / "plain.html", width=width)
+    assert page.locator("#thresholds + .wide").get_by_text("(stored)").count() == 0
     page.close()
 
 
