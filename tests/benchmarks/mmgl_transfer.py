@@ -1,84 +1,99 @@
-"""Does MMGL's pre-training help? One method, one budget, four starting points, fewer and fewer labels.
+"""What MMGL's pre-training is worth: AGW and MPANet from several starting points, with fewer and fewer labels.
 
-The baseline method is fine-tuned from random weights, from permutation recovery alone, from part-aware
-cycle-contrastive learning (PCC) alone, and from both, with 100 %, 30 % and 10 % of the labelled identities. Three seeds
-each: another seed has other weights, other batches, another pre-training and, below 100 %, other labelled identities,
-the same for all four starting points. Pre-training sees all training images and no label. Scores are those of
-identities that neither stage has seen (all-search, single-shot, SYSU-MM01's protocol), in per cent, mean +- standard
-deviation over seeds. Permutation accuracy and part retrieval are measured on the images of the validation identities,
-which are not trained on either.
+Network: EfficientNet-Lite0 from random weights, from ImageNet's (the extra ``small-weights``), or from MMGL, which saw
+the training images, or those of another population (other people, other cameras), and no label. MMGL itself begins from
+ImageNet's weights, or from random ones, as the paper's does. Fine-tuning has the labels of 100, 30 and 10 % of the
+training persons, the same ones for all starting points. Then the forms of part-aware cycle-contrastive learning (PCC),
+whose form the paper leaves open: what each recovers of the stripes of validation persons, and what AGW makes of it with
+10 % of the labels. Scores are of persons that no stage has seen (all-search, single-shot, SYSU-MM01's protocol), in per
+cent, mean +- standard deviation over seeds of weights, batches, pre-training and labelled persons.
 
-Run: python tests/benchmarks/mmgl_transfer.py [--output results.json]     (at most 40 minutes on 2 cores)
-     python tests/benchmarks/mmgl_transfer.py --quick                     (one seed, small budget: does it run?)
+Run: python tests/benchmarks/mmgl_transfer.py [--output runs/mmgl_transfer]    (the whole design)
+     python tests/benchmarks/mmgl_transfer.py --minutes 60       (goes on with what is missing for 60 minutes)
+     python tests/benchmarks/mmgl_transfer.py --table            (writes docs/figures/mmgl-*.json)
+     python tests/benchmarks/mmgl_transfer.py --quick            (a step of everything: does it run?)
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import logging
-import statistics
 import sys
-import tempfile
 import time
-import warnings
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from lightning.pytorch import Trainer, seed_everything
-from rich.console import Console
+from lightning.pytorch import seed_everything
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).resolve().parents[1])]
 
-from vireid_lightning.callbacks import RetrievalMetrics
+from benchmarks.evidence import Runs, format_table, quiet, train_and_score, write_table
+
 from vireid_lightning.data import CrossModalityDataModule, Synthetic
 from vireid_lightning.data.images.augmentation import Augmentation
-from vireid_lightning.methods import MMGL, Baseline, Optimization
+from vireid_lightning.methods import AGW, MMGL, MPANet, Optimization
 
-#: Weights of permutation recovery and PCC. 36 makes of the mean squared error that of a whole 6 x 6 matrix.
-STARTS: dict[str, dict[str, float] | None] = {
-    "random": None,
-    "permutation": {"permutation_weight": 36.0, "cycle_weight": 0.0},
-    "PCC": {"permutation_weight": 0.0, "cycle_weight": 0.5},
-    "both": {"permutation_weight": 36.0, "cycle_weight": 0.5},
+METHODS = {"AGW": AGW, "MPANet": MPANet}
+
+#: Settings of pre-training by name. 36 makes of the mean squared error that of a whole 6 x 6 matrix.
+PRETRAINED: dict[str, dict[str, Any]] = {
+    "MMGL": {},
+    "MMGL from random weights": {"pretrained": False},
+    "MMGL on another population": {},
+    "without PCC": {"cycle_weight": 0.0},
+    "PCC alone": {"permutation_weight": 0.0},
+    "PCC as return": {"cycle_form": "return"},
+    "PCC from half time": {"cycle_start": 5},
+    "PCC as return from half time": {"cycle_form": "return", "cycle_start": 5},
+    "PCC at a quarter of the rate": {"lr_factors": {"part_head": 0.25}},
 }
+OTHER = "MMGL on another population"
+
+#: Starting points that both methods are fine-tuned from with all shares of the labels; the rest: AGW, the least share.
+STARTS = ("random weights", "ImageNet", "MMGL", "MMGL from random weights", OTHER)
 
 
 @dataclass(frozen=True)
-class Budget:
-    """The budget of every starting point.
+class Size:
+    """The size of the experiment.
 
     Attributes:
-        root: Folder of the synthetic images.
-        backbone: Backbone of pre-training and fine-tuning.
-        identities: Number of training identities.
-        pretrain_epochs: Epochs of pre-training, each of 100 steps of 16 + 16 images.
-        tune_epochs: Epochs of fine-tuning, each of 25 steps of 8 identities x (4 + 4) images.
-        pretrain_lr: Learning rate of pre-training, with AdamW.
-        pretrain_decay: Weight decay of pre-training.
-        tune_lr: Learning rate of fine-tuning, with AdamW.
+        difficulty: Of both populations.
+        people: Number of training people of each.
+        val_people: Number of validation people, whose stripes are recovered.
+        test_people: Number of test people.
+        images: Images of each person in each camera.
+        pretrain_steps: Steps of pre-training, of 16 + 16 images.
+        pretrain_lr: Its learning rate, Adam.
+        tune_steps: Steps of fine-tuning, of 8 people x (2 + 2) images.
+        tune_lr: Its learning rate, Adam.
+        height: Height of the images.
+        width: Width of the images.
     """
 
-    root: str = "synthetic"
-    backbone: str = "test_resnet"
-    identities: int = 200
-    pretrain_epochs: int = 45
-    tune_epochs: int = 16
-    pretrain_lr: float = 4e-3
-    pretrain_decay: float = 0.1
+    difficulty: float = 0.0
+    people: int = 100
+    val_people: int = 20
+    test_people: int = 60
+    images: int = 3
+    pretrain_steps: int = 300
+    pretrain_lr: float = 1e-3
+    tune_steps: int = 80
     tune_lr: float = 1e-3
+    height: int = 96
+    width: int = 32
+
+
+QUICK = {"people": 16, "val_people": 2, "test_people": 2, "images": 2, "pretrain_steps": 1, "tune_steps": 1}
+QUICK_SHARES = (1.0, 0.5)
 
 
 class Labelled(Synthetic):
     """The synthetic dataset with a share of its training identities, drawn by ``draw``."""
 
-    def __init__(self, root: str, *, share: float, draw: int, **settings: Any) -> None:
+    def __init__(self, root: Path, *, share: float, draw: int, **settings: Any) -> None:
         super().__init__(root, **settings)
         everyone = super().identities("train")
         chosen = np.random.default_rng(draw).permutation(everyone)[: round(share * len(everyone))]
@@ -93,183 +108,214 @@ class Labelled(Synthetic):
         return [sample for sample in found if sample.identity in self.chosen] if split == "train" else found
 
 
-def datamodule(budget: Budget, share: float, seed: int, *, steps: int, images: int) -> CrossModalityDataModule:
+def datamodule(
+    size: Size, seed: int, folder: Path, *, steps: int, share: float = 1.0, population: int = 0
+) -> CrossModalityDataModule:
     dataset = Labelled(
-        budget.root,
+        folder / "images",
         share=share,
         draw=seed,
-        identities=budget.identities,
-        val_identities=40,
-        test_identities=60,
-        images=4,
-        image_size=(96, 48),
-        interpolation="opencv-bilinear",  # the README's figures were made with it
+        identities=size.people,
+        val_identities=size.val_people,
+        test_identities=size.test_people,
+        images=size.images,
+        difficulty=size.difficulty,
+        seed=population,
     )
-    augmentation = Augmentation(pad=3, pad_fill=0, erasing=0)
+    augmentation = Augmentation(pad=4, erasing=0)
     return CrossModalityDataModule(
         dataset,
         identities_per_batch=8,
-        images_per_modality=images,
-        image_size=(96, 48),
-        interpolation="opencv-bilinear",  # the README's figures were made with it
+        images_per_modality=2,
+        image_size=(size.height, size.width),
         visible_transforms=augmentation,
         infrared_transforms=augmentation,
         steps_per_epoch=steps,
         num_workers=0,
-        cache_dir=str(Path(budget.root) / "cache"),
+        cache_dir=str(folder / "cache"),
+        eval_batch_size=256,
         seed=seed,
     )
 
 
-def trainer(folder: Path, epochs: int, *callbacks: Any) -> Trainer:
-    return Trainer(
-        default_root_dir=folder,
-        accelerator="cpu",
-        precision="bf16-mixed",
-        max_epochs=epochs,
-        limit_val_batches=0,
-        logger=False,
-        callbacks=list(callbacks),
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+def split_steps(steps: int) -> tuple[int, int]:
+    """Return epochs, ten if there are so many steps, and steps of each."""
+    epochs = min(10, steps)
+    return epochs, steps // epochs
 
 
-def quiet() -> None:
-    """One thread for each of the processes, and no advice from Lightning."""
-    torch.set_num_threads(1)
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore")
+def checkpoint(folder: Path, name: str, seed: int, size: Size) -> Path:
+    """Return where the weights of a pre-training lie."""
+    return Runs(folder).path(f"{name}-{seed}", pretrain_settings(name, seed, size)).with_suffix(".ckpt")
 
 
-def pretrain(budget: Budget, start: str, seed: int, folder: str) -> dict[str, Any]:
-    """Pre-train, keep the checkpoint, and return what was recovered of held-out images."""
+def pretrain_settings(name: str, seed: int, size: Size) -> dict[str, Any]:
+    unused = ("tune_steps", "tune_lr", "test_people")
+    return {"name": name, "seed": seed, **{key: value for key, value in asdict(size).items() if key not in unused}}
+
+
+def pretrain(*, name: str, seed: int, folder: Path, size: Size, **_: Any) -> dict[str, Any]:
+    """Pre-train, keep the checkpoint, and return what is recovered of the validation persons, and the minutes."""
     quiet()
-    begin = time.perf_counter()
     seed_everything(seed, verbose=False)
-    optimization = Optimization("adamw", budget.pretrain_lr, budget.pretrain_decay, schedule="cosine", warmup_epochs=1)
-    model = MMGL(backbone=budget.backbone, optimization=optimization, **STARTS[start])
-    data, run = datamodule(budget, 1.0, seed, steps=100, images=2), trainer(Path(folder), budget.pretrain_epochs)
-    run.fit(model, datamodule=data)
-    run.save_checkpoint(Path(folder) / f"{start}-{seed}.ckpt")
-    losses = {name: float(value) for name, value in run.callback_metrics.items() if name.startswith("train/")}
-    check = trainer(Path(folder), 1)
-    check.limit_val_batches = 1.0
-    (found,) = check.validate(model, datamodule=data, verbose=False)
-    return {"start": start, "seed": seed, "seconds": time.perf_counter() - begin, **losses, **found}
-
-
-def tune(budget: Budget, start: str, seed: int, share: float, folder: str) -> dict[str, Any]:
-    """Fine-tune with labels of a share of the identities and score unseen ones."""
-    quiet()
-    begin = time.perf_counter()
-    seed_everything(seed, verbose=False)
-    data = datamodule(budget, share, seed, steps=25, images=4)
-    source = None if STARTS[start] is None else str(Path(folder) / f"{start}-{seed}.ckpt")
-    optimization = Optimization("adamw", budget.tune_lr, 1e-2, schedule="cosine", warmup_epochs=1)
-    model = Baseline(
-        num_classes=data.num_identities,
-        backbone=budget.backbone,
-        pretrained=False,
-        optimization=optimization,
-        init_from=source,
+    epochs, steps = split_steps(size.pretrain_steps)
+    changes = dict(PRETRAINED[name])
+    factors = changes.pop("lr_factors", {})
+    warmup = 1 if epochs > 1 else 0
+    rate = Optimization("adam", size.pretrain_lr, 5e-4, schedule="cosine", warmup_epochs=warmup, lr_factors=factors)
+    start = {"pretrained": True, "weights": "small"} if changes.pop("pretrained", True) else {"pretrained": False}
+    if "cycle_start" in changes:
+        changes["cycle_start"] = min(changes["cycle_start"], epochs - 1)
+    model = MMGL(
+        backbone="tf_efficientnet_lite0", optimization=rate, **{"permutation_weight": 36.0, **start, **changes}
     )
-    model.print = lambda *_: None
-    place = Path(folder) / f"{start}-{seed}-{share}"
-    run = trainer(place, budget.tune_epochs, RetrievalMetrics(console=Console(quiet=True)))
-    run.fit(model, datamodule=data)
-    run.test(model, datamodule=data, verbose=False)
-    scores = {name: float(run.callback_metrics[f"test/{name}"]) for name in ("rank1", "mAP")}
-    seconds = time.perf_counter() - begin
-    return {"start": start, "seed": seed, "share": share, "seconds": seconds, **scores}
+    target = datamodule(size, seed, folder, steps=steps)
+    seen = datamodule(size, seed, folder, steps=steps, population=1) if name == OTHER else target
+    begun = time.perf_counter()
+    result = train_and_score(
+        model, seen, epochs=epochs, folder=folder, keep=checkpoint(folder, name, seed, size), validate=seen is target
+    )
+    if seen is not target:
+        result |= train_and_score(model, target, epochs=0, folder=folder, validate=True) | {"epochs": result["epochs"]}
+    return {**result, "minutes": (time.perf_counter() - begun) / 60}
 
 
-def spread(values: list[float], digits: int = 1) -> str:
-    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{statistics.mean(values):.{digits}f} +- {deviation:.{digits}f}"
+def tune_settings(method: str, start: str, share: float, seed: int, size: Size) -> dict[str, Any]:
+    return {"method": method, "start": start, "share": share, "seed": seed, **asdict(size)}
 
 
-def format_tables(tuned: list[dict[str, Any]], pretrained: list[dict[str, Any]], shares: list[float]) -> str:
-    """Return both tables in markdown."""
-    lines = ["| start | " + " | ".join(f"Rank-1, {s:.0%} labels | mAP, {s:.0%} labels" for s in shares) + " |"]
-    lines.append("|---|" + "---|" * 2 * len(shares))
-    for start in STARTS:
-        cells = [
-            spread([run[score] for run in tuned if (run["start"], run["share"]) == (start, share)])
-            for share in shares
-            for score in ("rank1", "mAP")
+def tune(*, method: str, start: str, share: float, seed: int, folder: Path, size: Size, **_: Any) -> dict[str, Any]:
+    """Fine-tune with the labels of a share of the persons, and score unseen ones."""
+    quiet()
+    seed_everything(seed, verbose=False)
+    epochs, steps = split_steps(size.tune_steps)
+    data = datamodule(size, seed, folder, steps=steps, share=share)
+    network: dict[str, Any] = {"backbone": "tf_efficientnet_lite0", "pretrained": False}
+    if start == "ImageNet":
+        network |= {"pretrained": True, "weights": "small"}
+    elif start in PRETRAINED:
+        network |= {"init_from": str(checkpoint(folder, start, seed, size))}
+    rate = Optimization("adam", size.tune_lr, 5e-4, schedule="cosine", warmup_epochs=1 if epochs > 1 else 0)
+    model = METHODS[method](num_classes=data.num_identities, optimization=rate, **network)
+    return train_and_score(model, data, epochs=epochs, folder=folder)
+
+
+class Design:
+    """Which runs there are, seed by seed.
+
+    Args:
+        runs: Where runs are kept.
+        size: Size of all of them.
+        seeds: Number of seeds.
+        shares: Shares of the labels, the least last.
+    """
+
+    def __init__(self, runs: Runs, size: Size, seeds: int, shares: tuple[float, ...]) -> None:
+        self.runs, self.size, self.seeds, self.shares = runs, size, seeds, shares
+
+    def cells(self) -> list[tuple[str, str, float]]:
+        """Return method, start and share of every fine-tuning."""
+        found = [(method, start, share) for share in self.shares for start in STARTS for method in METHODS]
+        return found + [("AGW", start, self.shares[-1]) for start in PRETRAINED if start not in STARTS]
+
+    def do(self) -> None:
+        """Run what is missing."""
+        common = {"folder": self.runs.folder, "size": self.size}
+        for seed in range(self.seeds):
+            for name in PRETRAINED:
+                settings = pretrain_settings(name, seed, self.size)
+                self.runs.do(f"{name}-{seed}", settings, pretrain, **common)
+            for method, start, share in self.cells():
+                if start in PRETRAINED and not checkpoint(self.runs.folder, start, seed, self.size).is_file():
+                    continue
+                settings = tune_settings(method, start, share, seed, self.size)
+                self.runs.do(f"{method}-{start}-{share}-{seed}", settings, tune, **common)
+
+    def scores(self, method: str, start: str, share: float) -> list[list[float]]:
+        """Return Rank-1 and mAP of the finished seeds."""
+        found = [
+            self.runs.find(f"{method}-{start}-{share}-{seed}", tune_settings(method, start, share, seed, self.size))
+            for seed in range(self.seeds)
         ]
-        lines.append(f"| {start} | " + " | ".join(cells) + " |")
-    measures = ["permutation_accuracy_visible", "permutation_accuracy_infrared", "stripe_match", "stripe_return"]
-    lines += ["", "| pre-training | " + " | ".join(measures) + " | feature spread |", "|---|" + "---|" * 5]
-    for start in list(STARTS)[1:]:
-        runs = [run for run in pretrained if run["start"] == start]
-        cells = [
-            spread([100 * run[f"val/{name}"] for run in runs]) if f"val/{name}" in runs[0] else "-" for name in measures
-        ]
-        cells.append(spread([run["val/feature_spread"] for run in runs], 3))
-        lines.append(f"| {start} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        return [[run[score] for run in found if run is not None] for score in ("rank1", "mAP")]
 
-
-def compare(budget: Budget, seeds: int, shares: list[float], processes: int, output: str | None) -> None:
-    """Run everything, as many tasks at a time as there are processes, and print the tables."""
-    begin = time.perf_counter()
-    datamodule(budget, 1.0, 0, steps=1, images=1)  # draws the images before anyone needs them
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool,
-    ):
-        starts = [start for start in STARTS if STARTS[start] is not None]
-        jobs = [pool.submit(pretrain, budget, start, seed, folder) for seed in range(seeds) for start in starts]
-        pretrained = [report(job) for job in jobs]
-        jobs = [
-            pool.submit(tune, budget, start, seed, share, folder)
-            for share in shares
-            for seed in range(seeds)
+    def transfer_rows(self) -> dict[str, list[list[float]]]:
+        """Return Rank-1 and mAP by method, start and share."""
+        rows = {
+            f"{method} from {start}": [cell for share in self.shares for cell in self.scores(method, start, share)]
+            for method in METHODS
             for start in STARTS
-        ]
-        tuned = [report(job) for job in jobs]
-    minutes = (time.perf_counter() - begin) / 60
-    print(f"\n{budget}\n{seeds} seeds, {minutes:.1f} minutes with {processes} processes of one thread\n")
-    print(format_tables(tuned, pretrained, shares))
-    if output:
-        results = {"budget": asdict(budget), "minutes": minutes, "pretrained": pretrained, "tuned": tuned}
-        Path(output).write_text(json.dumps(results, indent=1), encoding="utf-8")
+        }
+        return {name: cells for name, cells in rows.items() if any(cells)}
+
+    def pretraining_rows(self) -> dict[str, list[list[float]]]:
+        """Return what pre-training recovered, what it took, and what AGW makes of it with the fewest labels."""
+        rows = {}
+        for name in PRETRAINED:
+            every = [
+                self.runs.find(f"{name}-{seed}", pretrain_settings(name, seed, self.size)) for seed in range(self.seeds)
+            ]
+            if not (done := [run for run in every if run is not None]):
+                continue
+            measures = [
+                [factor * run[key] for run in done if (key := f"val/{measure}") in run]
+                for measure, factor in (
+                    ("permutation_accuracy", 100),
+                    ("stripe_match", 100),
+                    ("stripe_return", 100),
+                    ("feature_spread", 100),
+                )
+            ]
+            minutes = [run["minutes"] for run in done]
+            rows[name] = [*measures, minutes, *self.scores("AGW", name, self.shares[-1])]
+        return rows
 
 
-def report(job: Any) -> dict[str, Any]:
-    result = job.result()
-    shown = (f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in result.items())
-    print(", ".join(shown), flush=True)
-    return result
-
-
-def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+def main(words: list[str] | None = None) -> Design:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, value in asdict(Budget()).items():
-        parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
+    parser.add_argument("--output", type=Path, default=Path("runs/mmgl_transfer"))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--shares", type=float, nargs="+", default=[1.0, 0.3, 0.1])
-    parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--output", help="file for every run's figures, JSON")
-    parser.add_argument("--quick", action="store_true", help="one seed, 40 identities, a step of a budget")
-    return parser.parse_args(arguments)
-
-
-def main(arguments: list[str] | None = None) -> None:
-    options = parse(arguments)
-    budget = Budget(**{name: getattr(options, name) for name in asdict(Budget())})
+    parser.add_argument("--shares", type=float, nargs="+", default=[1.0, 0.3, 0.1], help="shares of the labels")
+    parser.add_argument("--minutes", type=float, help="begin no run after so many minutes")
+    parser.add_argument("--table", action="store_true", help="write the tables of what is finished, and train nothing")
+    parser.add_argument("--quick", action="store_true", help="a step of everything, to see that it runs")
+    for name, value in asdict(Size()).items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
+    options = parser.parse_args(words)
+    chosen = {name: getattr(options, name) for name in asdict(Size())}
+    size = Size(**{**chosen, **QUICK}) if options.quick else Size(**chosen)
+    shares = QUICK_SHARES if options.quick else tuple(sorted(options.shares, reverse=True))
+    design = Design(Runs(options.output, options.minutes), size, 1 if options.quick else options.seeds, shares)
+    if not options.table:
+        design.do()
+    changed = [
+        f"--{name.replace('_', '-')} {value:g}"
+        for name, value in asdict(size).items()
+        if value != getattr(Size(), name)
+    ]
+    about: dict[str, Any] = {
+        "command": " ".join(["python tests/benchmarks/mmgl_transfer.py", *changed]),
+        "code": [
+            "tests/benchmarks/mmgl_transfer.py",
+            *(f"vireid_lightning/{part}" for part in ("methods", "modules", "losses", "data", "metrics")),
+        ],
+        "settings": {**asdict(size), "shares": shares},
+    }
     if options.quick:
-        small = {"identities": 40, "pretrain_epochs": 1, "tune_epochs": 1}
-        budget, options.seeds, options.shares = Budget(**{**asdict(budget), **small}), 1, [1.0, 0.3]
-    compare(budget, options.seeds, options.shares, options.processes, options.output)
+        about["folder"] = options.output / "tables"
+    columns = ["", *(f"{score}, {share:.0%}" for share in shares for score in ("Rank-1", "mAP"))]
+    print(format_table(write_table("mmgl-transfer", columns=columns, rows=design.transfer_rows(), **about)))
+    measures = ["orders recovered", "stripe match", "stripe return", "spread x 100", "minutes"]
+    columns = ["", *measures, *(f"AGW's {score}, {shares[-1]:.0%}" for score in ("Rank-1", "mAP"))]
+    print(format_table(write_table("mmgl-pretraining", columns=columns, rows=design.pretraining_rows(), **about)))
+    return design
 
 
 @pytest.mark.benchmark
-def test_tables_are_printed(tmp_path):
-    main(["--quick", "--root", str(tmp_path)])
+def test_every_start_and_form_is_scored(tmp_path):
+    design = main(["--quick", "--output", str(tmp_path)])
+    assert len(design.transfer_rows()) == len(METHODS) * len(STARTS)
+    assert set(design.pretraining_rows()) == set(PRETRAINED)
 
 
 if __name__ == "__main__":
