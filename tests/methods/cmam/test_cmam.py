@@ -13,7 +13,7 @@ import torch
 import torch.multiprocessing
 import torch.nn.functional as F
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import LambdaCallback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, LambdaCallback, ModelCheckpoint
 from references import cmam as slow
 from references.fake_dataset import TRAIN, FakeDataset, write_fake_dataset
 
@@ -76,6 +76,15 @@ def trained(dataset):
     return module, fit(module, datamodule(dataset))
 
 
+class Counter(Callback):
+    """Counts the steps of a run."""
+
+    steps = 0
+
+    def on_train_batch_start(self, *_):
+        self.steps += 1
+
+
 def same_weights(first, second):
     other = second.state_dict()
     return all(torch.equal(value, other[name]) for name, value in first.state_dict().items())
@@ -119,6 +128,37 @@ def test_a_run_stopped_at_the_end_of_any_epoch_goes_on_as_if_it_had_not_been(tra
     resumed = build()
     fit(resumed, datamodule(dataset), checkpoint=tmp_path / "stopped.ckpt")
     assert same_weights(resumed, trained[0])
+
+
+@pytest.mark.slow
+def test_a_run_stopped_within_any_epoch_goes_on_as_if_it_had_not_been(trained, dataset, tmp_path):
+    def save(trainer, module, outputs, batch, index):
+        if index == 0:
+            trainer.save_checkpoint(tmp_path / f"{trainer.global_step}.ckpt")
+
+    fit(build(), datamodule(dataset), callbacks=[LambdaCallback(on_train_batch_end=save)])
+    for step in (1, 5, 9, 11):  # both passes of stage 1, both epochs of stage 2
+        resumed, note = build(), Counter()
+        fit(resumed, datamodule(dataset), checkpoint=tmp_path / f"{step}.ckpt", callbacks=[note])
+        assert note.steps == 12 - step
+        assert same_weights(resumed, trained[0])
+
+
+@pytest.mark.slow
+def test_going_on_within_an_epoch_needs_its_clusters_and_its_phase(dataset, tmp_path):
+    def save(trainer, module, outputs, batch, index):
+        trainer.save_checkpoint(tmp_path / "a.ckpt")
+        trainer.should_stop = True
+
+    fit(build(), datamodule(dataset), callbacks=[LambdaCallback(on_train_batch_end=save)])
+    identities = build(source=dataclasses.replace(SOURCE, clustering="dbscan"))
+    with pytest.raises(VIReIDError, match=r"saved within an epoch on the source with kmeans, .* set the stages back"):
+        fit(identities, datamodule(dataset), checkpoint=tmp_path / "a.ckpt")
+    checkpoint = torch.load(tmp_path / "a.ckpt", weights_only=True)
+    del checkpoint["pseudo_label_epoch"]
+    torch.save(checkpoint, tmp_path / "a.ckpt")
+    with pytest.raises(VIReIDError, match="does not hold that epoch's clusters; go on from a checkpoint of the end"):
+        fit(build(), datamodule(dataset), checkpoint=tmp_path / "a.ckpt")
 
 
 @pytest.mark.slow

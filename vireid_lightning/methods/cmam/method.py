@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from functools import partial, reduce
 from typing import Any, ClassVar, Literal, cast
@@ -28,6 +28,7 @@ from vireid_lightning.losses import (
 )
 from vireid_lightning.methods.base import ReIDModule
 from vireid_lightning.methods.checkpoint import BLOCK, read_checkpoint
+from vireid_lightning.methods.cmam import within_epoch
 from vireid_lightning.methods.cmam.clusters import cluster
 from vireid_lightning.methods.cmam.schedule import (
     Phase,
@@ -69,8 +70,9 @@ class CMAM(ReIDModule):
 
     One run goes through all phases; ``trainer.max_epochs`` is their number of epochs. Prototypes, and the classifiers
     of stage 1, whose rows are the clusters' mean features, start anew at every clustering; the optimiser's state at
-    every phase. So a run that was stopped at the end of an epoch goes on as if it had not been. In several processes
-    features are gathered, the first one clusters, and all share labels and memory.
+    every phase. Within an epoch, checkpoints hold labels, prototypes and classifiers, so a run that was stopped goes on
+    as if it had not been. In several processes features are gathered, the first one clusters, and all share labels and
+    memory.
 
     The embedding is z of model 1, averaged over the image and its mirror image, L2-normalised.
 
@@ -141,6 +143,8 @@ class CMAM(ReIDModule):
         self.gray_view = GrayView(fake_share)
         # Made anew at every clustering, so neither is part of the module's state.
         self._prototypes: list[Tensor] = []
+        self._memory_is_due = False
+        self._stored_epoch: Mapping[str, Any] | None = None
         self._classifiers = [nn.Parameter(torch.zeros(1, self.backbone.channels[-1])) for _ in range(2)]
 
     def rgb(self, images: Tensor, modality: Tensor) -> Tensor:
@@ -180,6 +184,7 @@ class CMAM(ReIDModule):
             for z, prototypes in zip((rgb, gray), self._prototypes)
         ]
         self.keep(rgb=rgb, gray=gray, labels=labels, modality=modality)
+        self._memory_is_due = self.training
         return {
             "contrast_rgb": F.cross_entropy(logits[0], labels),
             "contrast_gray": F.cross_entropy(logits[1], labels),
@@ -221,8 +226,12 @@ class CMAM(ReIDModule):
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Move the prototypes towards the batch's features, those of all processes."""
-        stage = self.phase.stage
-        if isinstance(stage, TargetStage):
+        self._update_memory()
+
+    def _update_memory(self) -> None:
+        stage, is_due = self.phase.stage, self._memory_is_due
+        self._memory_is_due = False
+        if isinstance(stage, TargetStage) and is_due:
             kept = self.kept if self.gathers else {name: gather_rows(self, each) for name, each in self.kept.items()}
             # The order that one process has: a prototype moves from one image to the next.
             order = kept["modality"].argsort(stable=True)
@@ -278,6 +287,44 @@ class CMAM(ReIDModule):
                 optimizer.state.pop(old, None)
             self._classifiers = [nn.Parameter(rows.to(self.gray.neck.weight.dtype)) for rows in centroids]
             optimizer.param_groups[-1]["params"] = list(self._classifiers)
+
+    @property
+    def resumes_within_epochs(self) -> bool:
+        """Whether a run that was stopped within an epoch can go on there: yes."""
+        return True
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what a run needs to go on within this epoch."""
+        super().on_save_checkpoint(checkpoint)
+        if self._is_fitting() and len(require_self_training(self).labels):
+            self._update_memory()  # where a callback saves at the end of a step, the memory's turn is yet to come
+            labels = torch.from_numpy(require_self_training(self).labels)
+            checkpoint[within_epoch.KEY] = within_epoch.describe_epoch(
+                self.phase, labels, self._prototypes, self._classifiers
+            )
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep what the run needs if it goes on within an epoch."""
+        super().on_load_checkpoint(checkpoint)
+        self._stored_epoch = checkpoint.get(within_epoch.KEY)
+
+    def on_train_start(self) -> None:
+        """Go on within an epoch with its labels, prototypes and classifiers, where the run was stopped there.
+
+        Raises:
+            VIReIDError: If the checkpoint does not hold them, or was saved in another phase.
+        """
+        super().on_train_start()
+        stored, self._stored_epoch = self._stored_epoch, None
+        if not 0 < self.trainer.fit_loop.epoch_loop.batch_progress.current.ready < self.trainer.num_training_batches:
+            return
+        self.enter(self.timeline.phase(self.current_epoch))
+        stored = within_epoch.read_epoch(stored, self.trainer.ckpt_path, self.phase)
+        require_self_training(self).assign(self.phase.domain, stored["labels"].numpy())
+        self._prototypes = [rows.to(self.device) for rows in stored["prototypes"]]
+        optimizer = self.optimizers(use_pl_optimizer=False)
+        assert isinstance(optimizer, torch.optim.Optimizer)  # configure_optimizers returns one
+        self._classifiers = within_epoch.restore_classifiers(optimizer, self._classifiers, stored["classifiers"])
 
     def _cluster(self, features: Tensor, modality: Tensor) -> Clusters:
         phase = self.phase
