@@ -219,17 +219,24 @@ class Design:
         return found + [("AGW", start, self.shares[-1]) for start in PRETRAINED if start not in STARTS]
 
     def do(self) -> None:
-        """Run what is missing."""
+        """Run what is missing: the starting points first, then the forms of PCC."""
+        for forms in (False, True):
+            for seed in range(self.seeds):
+                self.do_seed(seed, forms=forms)
+
+    def do_seed(self, seed: int, *, forms: bool) -> None:
+        """Run what is missing of a seed's starting points, or of its forms of PCC."""
         common = {"folder": self.runs.folder, "size": self.size}
-        for seed in range(self.seeds):
-            for name in PRETRAINED:
-                settings = pretrain_settings(name, seed, self.size)
-                self.runs.do(f"{name}-{seed}", settings, pretrain, **common)
-            for method, start, share in self.cells():
-                if start in PRETRAINED and not checkpoint(self.runs.folder, start, seed, self.size).is_file():
-                    continue
-                settings = tune_settings(method, start, share, seed, self.size)
-                self.runs.do(f"{method}-{start}-{share}-{seed}", settings, tune, **common)
+        for name in PRETRAINED:
+            if (name not in STARTS) == forms:
+                self.runs.do(f"{name}-{seed}", pretrain_settings(name, seed, self.size), pretrain, **common)
+        for method, start, share in self.cells():
+            if (start in PRETRAINED and start not in STARTS) != forms:
+                continue
+            if start in PRETRAINED and not checkpoint(self.runs.folder, start, seed, self.size).is_file():
+                continue
+            settings = tune_settings(method, start, share, seed, self.size)
+            self.runs.do(f"{method}-{start}-{share}-{seed}", settings, tune, **common)
 
     def scores(self, method: str, start: str, share: float) -> list[list[float]]:
         """Return Rank-1 and mAP of the finished seeds."""
