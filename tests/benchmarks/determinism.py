@@ -99,7 +99,10 @@ def main(words: list[str] | None = None) -> dict[tuple[str, bool], dict[str, int
                 settings = {"threads": options.threads, "accelerator": options.accelerator}
                 runs = [train(method, place, deterministic=deterministic, **settings) for _ in range(2)]
                 found[method, deterministic] = row = compare(*runs)
-                print(f"| {method} | {'yes' if deterministic else 'no'} | {' | '.join(map(str, row.values()))} |", flush=True)
+                print(
+                    f"| {method} | {'yes' if deterministic else 'no'} | {' | '.join(map(str, row.values()))} |",
+                    flush=True,
+                )
     return found
 
 

@@ -82,7 +82,8 @@ def test_a_stored_threshold_stands_in_its_direction_alone(browser, reports, widt
     # Four rates that the page states in each direction; the infrared queries' come first, then the stored one.
     assert len(rows) == 9
     assert [number for number, row in enumerate(rows) if "(stored)" in row] == [4]
-    assert "2 % (stored)" in rows[4] and "0.2500" in rows[4]
+    assert "2 % (stored)" in rows[4]
+    assert "0.2500" in rows[4]
     page.close()
     page = open_page(browser, reports / "plain.html", width=width)
     assert page.locator("#thresholds + .wide").get_by_text("(stored)").count() == 0

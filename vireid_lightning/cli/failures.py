@@ -28,6 +28,10 @@ _MEANINGS = {
         "There is not enough memory; make the batch (data.identities_per_batch, data.eval_batch_size) or the images "
         "smaller, or set trainer.precision to bf16-mixed"
     ),
+    r"[Cc]onnection (reset|closed) by peer|remote process exited|Broken pipe": (
+        "Another process of this run has ended, or the connection to it; what it said last tells why, and the run goes "
+        "on from its last checkpoint"
+    ),
     r"No space left on device|Disk quota exceeded": "The disk is full; make room and go on from the last checkpoint",
 }
 

@@ -216,6 +216,15 @@ def test_full_disk_is_told_before_building(root, monkeypatch):
         make(root).build()
 
 
+def test_a_cache_that_is_cut_short_while_in_use_is_told(root):
+    cache = make(root).build()
+    assert cache[6].shape == (*SIZE, 3)
+    os.truncate(cache.path, 5000)
+    with pytest.raises(VIReIDError, match="was cut short while in use: start again"):
+        cache[6]
+    assert (make(root).build()[6] == cache.files[6]).all()
+
+
 def test_removed_cache_is_told(root):
     cache = make(root).build()
     copy = pickle.loads(pickle.dumps(cache))

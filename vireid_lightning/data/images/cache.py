@@ -7,8 +7,9 @@ import json
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from mmap import mmap
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 from filelock import FileLock
@@ -79,10 +80,14 @@ class ImageCache:
 
         Raises:
             BadImageError: The file could not be read when the cache was built.
+            VIReIDError: The cache was removed, replaced or cut short since then.
         """
         images, bad = self._mapped or self._map()
         if bad[position]:
             return self.files[position]  # raises, and says what is wrong
+        # The system ends a process, without a word, that reads a mapped file beyond its end.
+        if cast("mmap", images.base).size() < _HEADER_BYTES + self._count_bytes():
+            raise VIReIDError(f"The image cache {self.path} was cut short while in use: start again, to build it anew.")
         image: NDArray[np.uint8] = images[position]
         return image
 

@@ -1,0 +1,112 @@
+"""What a run says when a part of it is ended from outside: a loading process, or one of its processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not Path("/proc/self/comm").exists(), reason="processes are found in /proc, which Linux has"),
+]
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = [
+    *("--config", str(ROOT / "experiments" / "quickstart_baseline.yaml"), "--model.init_args.backbone", "test_resnet"),
+    *("--data.image_size", "[64, 32]", "--data.num_workers", "1", "--data.steps_per_epoch", "3"),
+    *("--data.identities_per_batch", "2", "--data.images_per_modality", "1"),
+    *("--data.dataset.init_args.identities", "4", "--data.dataset.init_args.val_identities", "2"),
+    *("--data.dataset.init_args.test_identities", "2", "--data.dataset.init_args.images", "1"),
+    *("--trainer.max_epochs", "100000", "--trainer.check_val_every_n_epoch", "100000"),
+    *("--trainer.enable_progress_bar", "false", "--trainer.precision", "32-true"),
+]
+TWO = ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
+
+
+def list_children(pid: int) -> list[int]:
+    """Return the processes that any thread of a process started."""
+    return [
+        int(child) for task in Path(f"/proc/{pid}/task").glob("*") for child in (task / "children").read_text().split()
+    ]
+
+
+def is_loader(pid: int) -> bool:
+    return Path(f"/proc/{pid}/comm").read_text().startswith("pt_data")
+
+
+def begin(folder: Path, *more: str) -> subprocess.Popen:
+    """Return a run that has trained an epoch, in a session of its own."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "vireid_lightning", "fit", *TINY, *more],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 120
+    while not list(folder.rglob("last.ckpt")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return process
+
+
+def arguments(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+
+
+def test_a_loading_process_that_is_killed_is_told(tmp_path):
+    process = begin(tmp_path)
+    loader = max(filter(is_loader, list_children(process.pid)))  # that of the epoch before may be ending
+    os.kill(loader, signal.SIGKILL)
+    _, error = process.communicate(timeout=100)
+    assert process.returncode == 2, error
+    assert "A loading process was ended from outside" in error.splitlines()[-1]
+    assert "Traceback" not in error
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_when_one_of_two_processes_is_killed_the_other_ends(tmp_path, rank):
+    process = begin(tmp_path, *TWO)
+    (other,) = (child for child in list_children(process.pid) if "fit" in arguments(child) and not is_loader(child))
+    os.kill([process.pid, other][rank], signal.SIGKILL)
+    _, error = process.communicate(timeout=100)  # which waits for all that hold the pipe
+    assert process.returncode != 0
+    # Lightning's own launcher looks after the processes that it started, and ends all where one is gone.
+    said = "Another process of this run has ended" if rank == 0 else f"PID {other} terminated with code -9"
+    assert said in error
+    assert "Traceback" not in error
+
+
+def test_a_signal_to_two_processes_saves_once_and_the_run_goes_on(tmp_path):
+    process = begin(tmp_path, *TWO)
+    os.killpg(process.pid, signal.SIGTERM)
+    _, error = process.communicate(timeout=100)
+    assert process.returncode == 143, error
+    assert error.count("The run goes on with") == 1
+    (path,) = tmp_path.rglob("last.ckpt")
+    assert error.splitlines()[-1].endswith(f"--ckpt_path {path.relative_to(tmp_path)}")
+    step = torch.load(path, weights_only=True)["global_step"]
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "vireid_lightning", "fit", *TINY, *TWO, "--ckpt_path", str(path)),
+            *("--trainer.max_epochs", str(step // 3 + 2), "--test_after_fit", "false"),
+        ],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    newest = max(tmp_path.rglob("last.ckpt"), key=lambda each: each.stat().st_mtime)
+    assert torch.load(newest, weights_only=True)["global_step"] == 3 * (step // 3 + 2)
