@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import pickle
@@ -9,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
+from vireid_lightning.data.images import cache as cache_module
 from vireid_lightning.data.images.cache import ImageCache
 from vireid_lightning.data.images.reading import BadImageError, ImageFiles
 from vireid_lightning.errors import VIReIDError
@@ -143,12 +145,61 @@ def test_missing_file_is_named(root):
         make(root)
 
 
-def test_failed_build_leaves_nothing(root, monkeypatch):
-    def fail(self, position):
-        raise RuntimeError("interrupted")
+def kill_while_building(root, position):
+    """Build with chunks of two images, and kill the process, as nothing can catch, at an image."""
+    cache_module._CHUNK = 2
+    decode = ImageFiles.__getitem__
+    ImageFiles.__getitem__ = lambda self, at: os._exit(9) if at == position else decode(self, at)
+    make(root).build(threads=1)
 
-    monkeypatch.setattr(ImageFiles, "__getitem__", fail)
-    with pytest.raises(RuntimeError, match="interrupted"):
+
+@pytest.mark.slow
+def test_a_killed_build_goes_on_with_what_is_missing(root, monkeypatch):
+    (root / NAMES[1]).write_bytes(b"not an image")
+    process = multiprocessing.get_context("spawn").Process(target=kill_while_building, args=(root, 5))
+    process.start()
+    process.join(100)
+    assert process.exitcode == 9
+    cache, read = make(root), []
+    assert not cache.is_fresh()
+    assert contents(root.parent / "cache") == [f"{cache.path.name}.partial"]
+    decode = ImageFiles.__getitem__
+    monkeypatch.setattr(ImageFiles, "__getitem__", lambda self, at: read.append(at) or decode(self, at))
+    cache.build(threads=1)
+    assert read == [4, 5, 6]  # two chunks of two were whole
+    assert contents(root.parent / "cache") == [cache.path.name]
+    assert cache.bad == [1]
+    assert all((cache[at] == decode(cache.files, at)).all() for at in range(len(NAMES)) if at != 1)
+    whole = cache.path.read_bytes()
+    cache.path.unlink()
+    assert make(root).build().path.read_bytes() == whole
+
+
+def test_a_stopped_build_of_other_images_is_not_gone_on_with(root, monkeypatch):
+    monkeypatch.setattr(cache_module, "_CHUNK", 2)
+
+    def stop(self, at):
+        if at == 5:
+            raise KeyboardInterrupt
+        return decode(self, at)
+
+    decode = ImageFiles.__getitem__
+    with monkeypatch.context() as patch:
+        patch.setattr(ImageFiles, "__getitem__", stop)
+        with pytest.raises(KeyboardInterrupt):
+            make(root).build(threads=1)
+    cv2.imwrite(str(root / NAMES[0]), np.full((24, 12, 3), 77, dtype=np.uint8))
+    cache = make(root).build()
+    assert all((cache[at] == cache.files[at]).all() for at in range(len(NAMES)))
+    assert contents(root.parent / "cache") == [cache.path.name]
+
+
+def test_a_disk_that_fills_up_gets_its_space_back(root, monkeypatch):
+    def fill(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fill)
+    with pytest.raises(VIReIDError, match=r"cannot be written .No space left on device"):
         make(root).build()
     assert contents(root.parent / "cache") == []
 

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -35,8 +34,8 @@ class ImageCache:
     The file's name follows from the root, the list of paths, the size, the interpolation and the limits of images of
     more than 8 bits, so settings with other images never share a file. Its header carries a fingerprint of every file's
     size and time of change. A cache that is missing or stale is built by :meth:`build`: under a lock, so that one
-    process builds while others wait for it, and under a temporary name until it is complete, so that no process reads
-    half of it.
+    process builds while others wait for it, and under another name until it is complete, so that no process reads half
+    of it. A build that was stopped goes on with the images that are missing, if no file has changed.
 
     It is pickled by its path, so that spawned workers map the same file. Images are read-only.
 
@@ -95,13 +94,9 @@ class ImageCache:
 
     def is_fresh(self) -> bool:
         """Return whether the cache file exists, is complete and belongs to the files as they are now."""
-        try:
-            with self.path.open("rb") as file:
-                header = json.loads(file.read(_HEADER_BYTES))
-            size = self.path.stat().st_size
-        except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: no header of a cache
-            return False
-        return header == self._make_header() and size == _HEADER_BYTES + self._count_bytes() + len(self)
+        return _read_header(
+            self.path
+        ) == self._make_header() and self.path.stat().st_size == _HEADER_BYTES + self._count_bytes() + len(self)
 
     def build(self, threads: int | None = None) -> ImageCache:
         """Build the cache unless it is fresh.
@@ -130,39 +125,57 @@ class ImageCache:
         return self
 
     def _write(self, threads: int) -> None:
-        """Write the cache under a temporary name, then put it in its place."""
-        needed, free = self._count_bytes(), shutil.disk_usage(self.path.parent).free
+        """Write the cache under another name, from where a stopped build left it, then put it in its place."""
+        partial = self.path.with_name(f"{self.path.name}.partial")
+        written = self._count_written(partial)
+        needed, free = self._count_bytes(len(self) - written), shutil.disk_usage(self.path.parent).free
         if needed > free:
             raise VIReIDError(
                 f"The image cache needs {needed / 1e9:.1f} GB, but the disk of {self.path.parent} has {free / 1e9:.1f} "
                 "GB free. Set cache_dir to a folder on another disk, or to null to do without."
             )
-        partial = self.path.with_name(f"{self.path.name}.{os.getpid()}.partial")
         try:
-            with partial.open("wb") as file:
-                self._write_images(file, threads)
-            self._mapped = None
-            partial.replace(self.path)
-        finally:
-            partial.unlink(missing_ok=True)
+            with partial.open("r+b" if written else "w+b") as file:
+                self._write_images(file, written, threads)
+        except OSError:
+            partial.unlink(missing_ok=True)  # a full disk gets its space back
+            raise
+        self._mapped = None
+        partial.replace(self.path)
 
-    def _write_images(self, file: BinaryIO, threads: int) -> None:
-        """Write the header, the images, and which of them could not be read."""
-        file.write(json.dumps(self._make_header()).encode().ljust(_HEADER_BYTES))
-        bad = np.zeros(len(self), dtype=np.uint8)
+    def _count_written(self, partial: Path) -> int:
+        """Return how many images a stopped build of the same files has written."""
+        header = _read_header(partial)
+        written = header.pop("written", 0)
+        return written if header == self._make_header() else 0
+
+    def _write_images(self, file: BinaryIO, written: int, threads: int) -> None:
+        """Write the images that are missing, which of them could not be read, and at last the header.
+
+        After each chunk the header says how many images are safe on the disk, whatever happens to the process or the
+        machine.
+        """
+        if not written:
+            file.truncate(_HEADER_BYTES + self._count_bytes() + len(self))  # no image is bad
         blank = np.zeros(self.shape[1:], dtype=np.uint8)
-        with ThreadPoolExecutor(threads) as pool:  # decoding and resizing release Python's lock
-            for position, image in enumerate(
-                tqdm(self._decode_all(pool), total=len(self), desc="Building image cache")
-            ):
-                bad[position] = image is None
-                file.write((blank if image is None else np.ascontiguousarray(image)).data)
-        file.write(bad.data)
-
-    def _decode_all(self, pool: ThreadPoolExecutor) -> Iterator[NDArray[np.uint8] | None]:
-        """Yield every image in order, None where a file cannot be read."""
-        for start in range(0, len(self), _CHUNK):
-            yield from pool.map(self._decode, range(start, min(start + _CHUNK, len(self))))
+        with (
+            ThreadPoolExecutor(threads) as pool,  # decoding and resizing release Python's lock
+            tqdm(initial=written, total=len(self), desc="Building image cache") as progress,
+        ):
+            for start in range(written, len(self), _CHUNK):
+                positions = range(start, min(start + _CHUNK, len(self)))
+                bad = np.zeros(len(positions), dtype=np.uint8)
+                file.seek(_HEADER_BYTES + self._count_bytes(start))
+                for place, image in enumerate(pool.map(self._decode, positions)):
+                    bad[place] = image is None
+                    file.write((blank if image is None else np.ascontiguousarray(image)).data)
+                    progress.update()
+                file.seek(_HEADER_BYTES + self._count_bytes() + start)
+                file.write(bad.data)
+                _sync(file)
+                if positions.stop < len(self):
+                    _write_header(file, {**self._make_header(), "written": positions.stop})
+        _write_header(file, self._make_header())
 
     def _decode(self, position: int) -> NDArray[np.uint8] | None:
         """Return an image, None where its file cannot be read."""
@@ -175,10 +188,10 @@ class ImageCache:
         """Return what the header of a fresh cache says."""
         return {"version": _VERSION, "shape": list(self.shape), "fingerprint": self.fingerprint}
 
-    def _count_bytes(self) -> int:
-        """Return the size of all images in bytes."""
+    def _count_bytes(self, images: int | None = None) -> int:
+        """Return the size of so many images, or of all, in bytes."""
         count, height, width, channels = self.shape
-        return count * height * width * channels
+        return (count if images is None else images) * height * width * channels
 
     def _map(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Map the file; return the images, and 1 for each that could not be read."""
@@ -189,6 +202,28 @@ class ImageCache:
         bad = np.array(np.memmap(self.path, dtype=np.uint8, mode="r", offset=offset, shape=(len(self),)))
         self._mapped = images, bad
         return self._mapped
+
+
+def _read_header(path: Path) -> dict[str, Any]:
+    """Return the header of a cache file, empty where there is none."""
+    try:
+        with path.open("rb") as file:
+            header = json.loads(file.read(_HEADER_BYTES))
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: no header of a cache
+        return {}
+    return header if isinstance(header, dict) else {}
+
+
+def _write_header(file: BinaryIO, header: dict[str, Any]) -> None:
+    """Write the header, safely on the disk."""
+    file.seek(0)
+    file.write(json.dumps(header).encode().ljust(_HEADER_BYTES))
+    _sync(file)
+
+
+def _sync(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def _hash_files(files: ImageFiles) -> str:
