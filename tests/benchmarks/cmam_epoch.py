@@ -83,7 +83,7 @@ def compare(options: argparse.Namespace, images: tuple[int, int] = IMAGES, value
         find = partial(cluster, matching=True, seed=0)
         taken, found = time_once(find, features, modality, stage, clusterer)
         seconds[f"clustering and matching, {clusterer}"] = taken
-        print(f"{clusterer}: {found.count} clusters of {identities} planted")
+        print(f"{clusterer}: {found.count} clusters of {identities} planted, {taken:,.1f} s", flush=True)
     del features
     prototypes, drawn = torch.eye(identities, values // 2), torch.randn(BATCH, values // 2)
     labels = torch.arange(BATCH) % 8
