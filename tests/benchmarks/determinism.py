@@ -1,8 +1,8 @@
 """Whether two runs of a method are one: two threads, the same config, every logged number and every weight compared.
 
 Each method is trained twice by ``lightning fit`` from its quickstart, cut to a few steps with a validation, with and
-without ``experiments/overlays/deterministic.yaml``. Where a GPU is, ``--accelerator gpu`` trains there; the overlay then
-has PyTorch choose kernels that always add in the same order.
+without ``experiments/overlays/deterministic.yaml``. Where a GPU is, ``--accelerator gpu`` trains there; with the
+overlay PyTorch chooses kernels that always add in the same order.
 
 Run: python tests/benchmarks/determinism.py [--threads 2] [--accelerator cpu] [--methods MPANet CMAM]
 """

@@ -4,6 +4,7 @@ import pickle
 
 import numpy as np
 import pytest
+from references.albumentations_steps import augment_by_albumentations
 
 from vireid_lightning.data.images.augmentation import PIPELINES, Augmentation, TrainTransform
 from vireid_lightning.errors import VIReIDError
@@ -44,6 +45,23 @@ def test_none_changes_nothing(image):
     result, erased = TrainTransform(PIPELINES["none"], SIZE)(image, 1)
     assert (result == image).all()
     assert not erased.any()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        *PIPELINES.values(),
+        Augmentation(**EVERYTHING),
+        Augmentation(flip=1, pad=50, pad_fill=0, jitter=1, grayscale=0.5, channel_exchange=1, erasing_area=(0.5, 0.99)),
+    ],
+)
+def test_a_seed_gives_what_albumentations_gives(settings, image):
+    image.flags.writeable = False  # as a cached one
+    step = TrainTransform(settings, SIZE)
+    for seed in (*range(25), 2**40 + 5):
+        for found, wanted in zip(step(image, seed), augment_by_albumentations(settings, image, seed)):
+            assert (found == wanted).all()
+            assert found.dtype == wanted.dtype
 
 
 def test_draws_follow_from_the_seed_alone(image):

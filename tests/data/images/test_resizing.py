@@ -67,6 +67,16 @@ def test_noise_and_text_come_out_as_pillows(size, wanted, interpolation):
         assert difference(image, wanted, interpolation) == 0
 
 
+@pytest.mark.parametrize("interpolation", FILTERS)
+def test_an_image_that_is_gray_in_all_but_a_pixel_keeps_its_colour(interpolation):
+    image = np.random.default_rng(0).integers(0, 200, (60, 44, 1), dtype=np.uint8).repeat(3, axis=2)
+    for channel in (0, 1, 2):
+        coloured = image.copy()
+        coloured[-1, -1, channel] += 50
+        for one in (image, coloured):
+            assert difference(one, (31, 50), interpolation) == 0
+
+
 def test_any_ratio_comes_out_as_pillows():
     generator = np.random.default_rng(1)
     noise = generator.integers(0, 256, (300, 300, 3), dtype=np.uint8)

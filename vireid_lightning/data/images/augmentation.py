@@ -1,4 +1,4 @@
-"""Augmentation of training images, built from albumentations and seeded image by image."""
+"""Augmentation of training images, seeded image by image."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import random
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import albumentations as A
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from vireid_lightning.errors import VIReIDError, did_you_mean
+
+#: Rectangles drawn for random erasing before it gives up.
+_TRIES = 10
 
 
 @dataclass(frozen=True)
@@ -143,35 +145,18 @@ class TrainTransform:
     """
 
     def __init__(self, augmentation: Augmentation, image_size: tuple[int, int]) -> None:
-        augmentation.check()
-        steps: list[A.BasicTransform] = []
-        if augmentation.flip:
-            steps.append(A.HorizontalFlip(p=augmentation.flip))
-        if augmentation.pad:
-            steps.append(A.Pad(augmentation.pad, fill=augmentation.pad_fill, border_mode=cv2.BORDER_CONSTANT, p=1))
-            steps.append(A.RandomCrop(*image_size, p=1))
-        if augmentation.jitter:
-            steps.append(
-                A.ColorJitter(
-                    brightness=augmentation.brightness,
-                    contrast=augmentation.contrast,
-                    saturation=augmentation.saturation,
-                    hue=0,
-                    p=augmentation.jitter,
-                )
-            )
-        if augmentation.grayscale:
-            steps.append(A.ToGray(p=augmentation.grayscale))
-        if augmentation.channel_exchange:
-            steps.append(ChannelExchange(p=augmentation.channel_exchange))
-        area, ratio = augmentation.erasing_area, augmentation.erasing_ratio
-        if augmentation.channel_erasing:
-            fill = augmentation.channel_erasing_fill
-            steps.append(RandomErasing(scale=area, ratio=ratio, fill=fill, p=augmentation.channel_erasing))
-        if augmentation.erasing:
-            steps.append(RandomErasing(scale=area, ratio=ratio, fill=0, fill_mask=1, p=augmentation.erasing))
+        self.augmentation = augmentation.check()
         self.image_size = image_size
-        self.pipeline = A.Compose(steps)
+        # Where nothing changes colours, albumentations and the second it takes to import are not needed.
+        self.colour_steps: list[Any] = []
+        if augmentation.jitter or augmentation.grayscale:
+            import albumentations as A
+
+            limits = augmentation.brightness, augmentation.contrast, augmentation.saturation
+            self.colour_steps = [
+                A.ColorJitter(*limits, hue=0, p=augmentation.jitter),
+                A.ToGray(p=augmentation.grayscale),
+            ]
 
     def __call__(self, image: NDArray[np.uint8], seed: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         """Augment an image.
@@ -183,47 +168,58 @@ class TrainTransform:
         Returns:
             The (H, W, 3) uint8 image, and an (H, W) mask of the pixels that random erasing blanked.
         """
-        # One pair of generators for all steps. Compose.set_random_seed would give every step its own pair with the same
-        # seed, and then a flip and an erasing of probability 0.5 would always happen together; it also takes six times
-        # as long.
-        self.pipeline.set_random_state(np.random.default_rng(seed), random.Random(seed))
-        result = self.pipeline(image=image, mask=np.zeros(self.image_size, dtype=np.uint8))
-        return result["image"], result["mask"].astype(bool)
+        settings, draws = self.augmentation, random.Random(seed)
+        draws.random()  # not used: albumentations' Compose drew it first, and a seed's draws stay what they were
+        image = self._move(image, draws)
+        # One pair of generators for all steps: a pair for each, with the same seed, would make a flip and a jitter of
+        # probability 0.5 always happen together.
+        generator = np.random.default_rng(seed) if self.colour_steps else None
+        for step in self.colour_steps:
+            step.set_random_state(generator, draws)
+            image = step(image=image)["image"]
+        if _happens(settings.channel_exchange, draws):
+            channel = draws.randrange(3)  # Ye et al., ICCV 2021: one channel in place of all three
+            image = np.repeat(image[:, :, channel : channel + 1], 3, axis=2)
+        if _happens(settings.channel_erasing, draws):
+            image[self._draw_rectangle(draws)] = settings.channel_erasing_fill
+        erased = np.zeros(self.image_size, dtype=bool)
+        if _happens(settings.erasing, draws):
+            rectangle = self._draw_rectangle(draws)
+            image[rectangle] = 0
+            erased[rectangle] = True
+        return image, erased
 
+    def _move(self, image: NDArray[np.uint8], draws: random.Random) -> NDArray[np.uint8]:
+        """Return a copy of the image, flipped, padded and cropped as drawn."""
+        if _happens(self.augmentation.flip, draws):
+            image = np.asarray(cv2.flip(image, 1), dtype=np.uint8)
+        pad = self.augmentation.pad
+        if not pad:
+            return np.array(image, dtype=np.uint8, order="C")
+        fill = (self.augmentation.pad_fill,) * 3
+        padded = cv2.copyMakeBorder(image, pad, pad, pad, pad, cv2.BORDER_CONSTANT, value=fill)
+        top, left = (int((2 * pad + 1) * draws.random()) for _ in range(2))
+        height, width = self.image_size
+        return np.array(padded[top : top + height, left : left + width], dtype=np.uint8, order="C")
 
-class ChannelExchange(A.ImageOnlyTransform):  # type: ignore[misc]  # albumentations ships no types
-    """Replaces all three channels by one of them (Ye et al., ICCV 2021, channel exchangeable augmentation)."""
+    def _draw_rectangle(self, draws: random.Random) -> tuple[slice, slice]:
+        """Draw rows and columns to erase as torchvision draws them (Zhong et al., AAAI 2020); none where none fits.
 
-    def get_params(self) -> dict[str, Any]:
-        """Draw the channel that stays."""
-        return {"channel": self.py_random.randrange(3)}
-
-    def apply(self, img: NDArray[np.uint8], channel: int, **params: Any) -> NDArray[np.uint8]:
-        """Return the (H, W, 3) image with all channels equal to the drawn one."""
-        return np.repeat(img[:, :, channel : channel + 1], 3, axis=2)
-
-
-class RandomErasing(A.Erasing):  # type: ignore[misc]  # albumentations ships no types
-    """Fills one random rectangle, with the distribution of Zhong et al. (AAAI 2020) as torchvision draws it.
-
-    Area uniform, logarithm of height / width uniform, and another try where the rectangle does not fit.
-    ``albumentations.Erasing`` instead lowers the largest area until a rectangle of any ratio fits: at most a tenth of
-    a pedestrian's 384 x 128 image where the papers erase up to a third.
-    """
-
-    TRIES = 10
-
-    def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-        """Draw a rectangle as ``holes``, (1, 4): x and y of its first and its second corner; (0, 4) if none fits.
-
-        ``seed`` is for random fills, which are not used here.
+        Area uniform, logarithm of height / width uniform, and another try where the rectangle does not fit.
+        ``albumentations.Erasing`` instead lowers the largest area until a rectangle of any ratio fits: at most a tenth
+        of a pedestrian's 384 x 128 image where the papers erase up to a third.
         """
-        height, width = params["shape"][:2]
-        for _ in range(self.TRIES):
-            area = height * width * self.py_random.uniform(*self.scale)
-            ratio = math.exp(self.py_random.uniform(*(math.log(limit) for limit in self.ratio)))
+        height, width = self.image_size
+        for _ in range(_TRIES):
+            area = height * width * draws.uniform(*self.augmentation.erasing_area)
+            ratio = math.exp(draws.uniform(*map(math.log, self.augmentation.erasing_ratio)))
             rows, columns = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
             if 0 < rows < height and 0 < columns < width:
-                top, left = self.py_random.randint(0, height - rows), self.py_random.randint(0, width - columns)
-                return {"holes": np.array([[left, top, left + columns, top + rows]], dtype=np.int32), "seed": 0}
-        return {"holes": np.empty((0, 4), dtype=np.int32), "seed": 0}
+                top, left = draws.randint(0, height - rows), draws.randint(0, width - columns)
+                return slice(top, top + rows), slice(left, left + columns)
+        return slice(0), slice(0)
+
+
+def _happens(probability: float, draws: random.Random) -> bool:
+    """Return whether a step happens; certain ones take no draw."""
+    return probability >= 1 or (probability > 0 and draws.random() < probability)

@@ -61,8 +61,20 @@ def resize_image(
 
 def _resize_in_pillow(image: NDArray[np.uint8], image_size: tuple[int, int], interpolation: str) -> NDArray[np.uint8]:
     """Resize by Pillow in two passes, the width first."""
+    if _is_gray(image):  # an infrared camera's: one channel in place of three
+        return np.asarray(cv2.cvtColor(_filter(image[:, :, 0], image_size, interpolation), cv2.COLOR_GRAY2RGB))
+    return _filter(image, image_size, interpolation)
+
+
+def _filter(image: NDArray[np.uint8], image_size: tuple[int, int], interpolation: str) -> NDArray[np.uint8]:
+    """Resize an image of one or three channels, each on its own."""
     # In one call, Pillow 13 takes the height first where that shrinks more. The levels between the passes are whole
     # numbers from 0 to 255, so that this moves single pixels of noise by up to 22 levels against every earlier Pillow.
     kind = Image.Resampling[interpolation.upper()]
     narrowed = Image.fromarray(image).resize((image_size[1], image.shape[0]), kind)
     return np.array(narrowed.resize(image_size[::-1], kind))
+
+
+def _is_gray(image: NDArray[np.uint8]) -> bool:
+    """Return whether the channels are equal; an image in colours shows it in its first row, all but always."""
+    return all(bool((rows[:, :, 0] == rows[:, :, channel]).all()) for rows in (image[:1], image) for channel in (1, 2))

