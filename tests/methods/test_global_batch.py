@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -32,6 +33,13 @@ def runs(tmp_path_factory):
     root = write_fake_dataset(folder / "fake", SIZE).root
     cases = {f"{method.__name__} {norm}": {"method": method, "root": root, "norm": norm} for method, norm in CASES}
     cases["apart"] = {"method": Baseline, "root": root, "norm": "eval", "gather": False}
+    settings = Baseline(num_classes=6, backbone="test_resnet", pretrained=False).optimization
+    cases["passes"] = {
+        "method": Baseline,
+        "root": root,
+        "norm": "eval",
+        "optimization": replace(settings, images_per_pass=2),
+    }
     context = torch.multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["vireid_lightning.methods", "timm", "sklearn.cluster", "albumentations"])
     for processes in (1, 2, 4):
@@ -64,6 +72,17 @@ def test_losses_gradients_and_weights_are_those_of_one_process(runs, method, nor
         for theirs, ours in zip(each["gradients"], one["gradients"], strict=True):
             torch.testing.assert_close(theirs, ours, **TOLERANCE)
         torch.testing.assert_close(each["weights"], one["weights"], **TOLERANCE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2, 4])
+def test_several_passes_in_each_process_are_one_process_with_one(runs, processes):
+    one = runs[1, 0]["Baseline eval"]
+    for rank in range(processes):
+        own = runs[processes, rank]["passes"]
+        for theirs, ours in zip(own["gradients"], one["gradients"], strict=True):
+            torch.testing.assert_close(theirs, ours, **TOLERANCE)
+        torch.testing.assert_close(own["weights"], one["weights"], **TOLERANCE)
 
 
 @pytest.mark.slow

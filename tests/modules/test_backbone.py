@@ -13,8 +13,9 @@ from timm.models.swin_transformer import PatchMerging
 from timm.models.swin_transformer_v2 import PatchMerging as PatchMergingV2
 
 from vireid_lightning.errors import VIReIDError
-from vireid_lightning.modules.backbone import Backbone, ModalityRows
+from vireid_lightning.modules.backbone import Backbone
 from vireid_lightning.modules.last_stride import DenseMerging
+from vireid_lightning.modules.modality_rows import ModalityRows
 from vireid_lightning.modules.trunk import BackboneSettings
 
 FAMILIES = [

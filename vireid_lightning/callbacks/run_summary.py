@@ -107,6 +107,11 @@ def _describe_shares(trainer: Trainer, pl_module: LightningModule, size: int, id
     streams = any(isinstance(module, PerModality) for module in pl_module.modules())
     in_streams = f" ({normalised // 2} in layers of one modality)" if streams else ""
     how = "" if normalised == size else "; all of them with trainer.sync_batchnorm"
+    passes = -(-own // (getattr(getattr(pl_module, "optimization", None), "images_per_pass", None) or own))
+    if passes > 1:
+        parts.append(f"{passes} passes through the backbone, each of which normalises on its own")
+        normalised //= passes
+        in_streams = f" ({normalised // 2} in layers of one modality)" if streams else ""
     parts.append(f"batch normalisation over {normalised}{in_streams}{how}")
     parts.append(f"{update} images in an update of the weights")
     return "; ".join(parts)

@@ -123,7 +123,7 @@ def make_subjects(modules: Iterable[BareBackbone | ReIDModule], clusters: int, d
 
 
 def _make_adam(module: nn.Module) -> torch.optim.Optimizer:
-    return torch.optim.Adam([each for each in module.parameters() if each.requires_grad], lr=1e-6)
+    return torch.optim.Adam([each for each in module.parameters() if each.requires_grad], lr=1e-6, fused=True)
 
 
 def draw_batch(size: tuple[int, int], identities: int, images_per_modality: int, device: torch.device) -> Batch:

@@ -296,6 +296,7 @@ class ReIDModule(GlobalBatch, ABC):
             # Now: a callback that averages weights adds an epoch of its own.
             self._length = {"max_epochs": self.trainer.max_epochs, "max_steps": self.trainer.max_steps}
             self._prepare_for_training()
+            self.optimization.set_up(self)
         if self._init_from is not None and self.trainer.ckpt_path is None:
             self.print(make_printable(self.start_from(self._init_from)))
         self._init_from = None

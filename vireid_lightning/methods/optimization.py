@@ -37,6 +37,12 @@ class Optimization:
         milestones: Epochs from which the rate is multiplied by ``gamma``, counted from 0.
         gamma: Factor on the learning rate at each milestone.
         warmup_epochs: Number of epochs of linear warm-up: epoch e runs at (e + 1) / warmup_epochs of the rate.
+        images_per_pass: Images of a batch that go through the backbone at a time, for a batch that memory does not
+            hold; the losses are still those of the whole batch, and each image goes through twice. Batch normalisation
+            takes the statistics of each pass. null takes all at once.
+        gradient_checkpointing: Whether a step keeps only the maps between the backbone's stages and computes what is
+            within them a second time in backward: less memory, same results.
+        compile: Whether the backbone is compiled for training (torch.compile).
     """
 
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
@@ -50,6 +56,9 @@ class Optimization:
     milestones: list[int] = field(default_factory=list)
     gamma: float = 0.1
     warmup_epochs: int = 0
+    images_per_pass: int | None = None
+    gradient_checkpointing: bool = False
+    compile: bool = False
 
     def __post_init__(self) -> None:
         check_kinds(vars(self), type(self), "optimization.")
@@ -63,6 +72,7 @@ class Optimization:
             "layer_decay": (0 < self.layer_decay <= 1, "a factor above 0 and up to 1"),
             "gamma": (0 < self.gamma < math.inf, "a factor above 0"),
             "warmup_epochs": (self.warmup_epochs >= 0, "0 or more"),
+            "images_per_pass": (self.images_per_pass is None or self.images_per_pass >= 2, "at least 2, or null"),
             "lr_factors": (all(0 <= factor < math.inf for factor in self.lr_factors.values()), "factors of 0 or more"),
         }
         for name, (is_right, wanted) in ranges.items():
@@ -70,6 +80,11 @@ class Optimization:
                 raise VIReIDError(f"optimization.{name} is {getattr(self, name)}; give {wanted}.")
         if self.optimizer == "sgd" and self.nesterov and not self.momentum:
             raise VIReIDError("optimization.momentum is 0, without which there is no nesterov; set nesterov to false.")
+        if self.compile and (self.gradient_checkpointing or self.images_per_pass is not None):
+            raise VIReIDError(
+                "optimization.compile goes neither with gradient_checkpointing nor with images_per_pass, which call "
+                "the backbone again in backward; leave compile out, or both of these."
+            )
 
     @classmethod
     def of(cls, value: Optimization | dict[str, Any]) -> Optimization:
@@ -158,17 +173,35 @@ class Optimization:
                 decays.update({f"{prefix}.{name}": self.layer_decay ** (count - n) for name, n in numbers.items()})
         return decays
 
+    def set_up(self, module: nn.Module) -> None:
+        """Have the backbones of a module run as ``images_per_pass``, ``gradient_checkpointing`` and ``compile`` say."""
+        for part in module.modules():
+            if isinstance(part, Backbone):
+                part.images_per_pass = self.images_per_pass
+                part.recomputes_parts = self.gradient_checkpointing
+                if self.compile:
+                    part.compile()
+
     def build(self, module: nn.Module, max_epochs: int) -> OptimizerLRSchedulerConfig:
         """Return what ``configure_optimizers`` returns: the optimiser and its per-epoch schedule."""
         groups = self.parameter_groups(module.named_parameters(), self.layer_decays(module))
+        devices = {parameter.device.type for group in groups for parameter in group["params"]}
+        fused = True if devices <= {"cpu", "cuda"} else None  # one kernel for all parameters
         optimizer: torch.optim.Optimizer
         if self.optimizer == "sgd":
             optimizer = torch.optim.SGD(
-                groups, lr=self.lr, momentum=self.momentum, nesterov=self.nesterov, weight_decay=self.weight_decay
+                groups,
+                lr=self.lr,
+                momentum=self.momentum,
+                nesterov=self.nesterov,
+                weight_decay=self.weight_decay,
+                fused=fused,
             )
         else:
             kind = torch.optim.Adam if self.optimizer == "adam" else torch.optim.AdamW
-            optimizer = kind(groups, lr=self.lr, weight_decay=self.weight_decay)
+            optimizer = kind(groups, lr=self.lr, weight_decay=self.weight_decay, fused=fused)
+        # The scaler of 16-mixed then divides gradients itself, before the step, so that the trainer can clip them.
+        optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
         scheduler = EpochSchedule(optimizer, lambda epoch: self.factor(epoch, max_epochs))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "epoch"}}
 

@@ -25,6 +25,9 @@ _FIXED = {
     "augmentation": "data.visible_transforms or data.infrared_transforms",
 }
 
+#: Settings of the optimisation that change no result, and may differ.
+_FREE = ("compile", "gradient_checkpointing")
+
 #: What of it may change, and is recorded.
 _RECORDED = ("processes", "precision", "length")
 
@@ -81,7 +84,7 @@ def compare_arguments(
         if name == "num_classes" and value is None:  # taken from the data
             continue
         if name == "optimization":  # an earlier version may have had fewer settings
-            compare_arguments(path, before, value, prefix=f"{prefix}.{name}")
+            compare_arguments(path, before, value, _FREE, prefix=f"{prefix}.{name}")
         elif before != value:
             _refuse(path, f"{prefix}.{name}", before, value)
 

@@ -1,10 +1,11 @@
 """The networks' parts that methods are built from."""
 
-from vireid_lightning.modules.backbone import Backbone, ModalityRows, PerModality
+from vireid_lightning.modules.backbone import Backbone, PerModality
 from vireid_lightning.modules.encoder import Encoder, Encoding, encode
 from vireid_lightning.modules.gray_view import GrayView, draw_channels
 from vireid_lightning.modules.modality_alleviation import ModalityAlleviation
 from vireid_lightning.modules.modality_classifiers import ModalityClassifiers, mean_rate
+from vireid_lightning.modules.modality_rows import ModalityRows
 from vireid_lightning.modules.neck import BNNeck
 from vireid_lightning.modules.non_local import NonLocal, insert_non_local
 from vireid_lightning.modules.parts import (

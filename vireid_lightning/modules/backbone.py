@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from vireid_lightning.errors import VIReIDError
 from vireid_lightning.modules.high_resolution import build_high_resolution
+from vireid_lightning.modules.modality_rows import ModalityRows
 from vireid_lightning.modules.own_network import build_own, import_path
+from vireid_lightning.modules.passes import recompute, run_in_passes
 from vireid_lightning.modules.plain_transformer import (
     TRANSFORMER_FAMILIES,
     PatchEmbedding,
@@ -23,43 +26,7 @@ from vireid_lightning.modules.timm_creation import find_family
 from vireid_lightning.modules.timm_stages import build_stages
 from vireid_lightning.modules.trunk import BackboneSettings, Carried, Trunk
 from vireid_lightning.modules.weights import find_weights
-from vireid_lightning.types import INFRARED, VISIBLE, read_modalities
-
-
-class ModalityRows(NamedTuple):
-    """Where a batch's visible and infrared images are.
-
-    Attributes:
-        visible: Rows of the visible images, a slice where they come first.
-        infrared: Rows of the infrared images.
-        counts: Number of visible and of infrared images.
-        restore: Brings visible-then-infrared rows back into the batch's order; None where they are in it.
-    """
-
-    visible: slice | Tensor
-    infrared: slice | Tensor
-    counts: tuple[int, int]
-    restore: Tensor | None
-
-    @classmethod
-    def of(cls, modality: Tensor) -> ModalityRows:
-        """Return the rows of a (B,) tensor of modalities.
-
-        A batch of the datamodule has its modalities noted; reading those of any other tensor waits for the device.
-
-        Raises:
-            VIReIDError: If a value is neither 0 nor 1.
-        """
-        labels = read_modalities(modality)
-        count = labels.count(VISIBLE)
-        if count + labels.count(INFRARED) != len(labels):
-            wrong = next(label for label in labels if label not in (VISIBLE, INFRARED))
-            raise VIReIDError(f"A batch holds the modality {wrong}; it must be 0 (visible) or 1 (infrared).")
-        counts = (count, len(labels) - count)
-        if all(label == VISIBLE for label in labels[:count]):
-            return cls(slice(0, count), slice(count, None), counts, None)
-        order = torch.argsort(modality, stable=True)
-        return cls(order[:count], order[count:], counts, torch.argsort(order))
+from vireid_lightning.types import INFRARED
 
 
 class PerModality(nn.Module):
@@ -124,6 +91,9 @@ class Backbone(nn.Module):
         signed: Whether the last map holds values below 0.
         token: ``class`` where the class token is the feature of an image, else ``pooled``.
         after: Modules applied behind a part, by its number as a string; see :meth:`insert_after`.
+        images_per_pass: Images of a training batch that go through at a time; None takes all at once. See
+            :func:`~vireid_lightning.modules.passes.run_in_passes`.
+        recomputes_parts: Whether training keeps the parts' maps alone and computes the rest again in backward.
 
     Raises:
         VIReIDError: If timm has no such model, it is of no kind above, or its weights cannot be loaded.
@@ -173,6 +143,9 @@ class Backbone(nn.Module):
             PerModality(part) if number < two_stream_until else part for number, part in enumerate(trunk.parts)
         )
         self.after = nn.ModuleDict()
+        self.images_per_pass: int | None = None
+        self.recomputes_parts = False
+        self._compiled: Callable[..., tuple[list[Tensor], Tensor | None]] | None = None
         self.to(memory_format=torch.channels_last)
 
     def insert_after(self, stage: int, module: nn.Module) -> None:
@@ -223,17 +196,39 @@ class Backbone(nn.Module):
 
     def features_and_token(self, images: Tensor, modality: Tensor) -> tuple[list[Tensor], Tensor | None]:
         """Return :meth:`features`, and the class token (B, C) where ``token`` is ``class``, else None."""
-        rows = self._route(modality) if self.two_stream_until else None
+        learns = self.training and torch.is_grad_enabled()
+        run = self._compiled if learns and self._compiled is not None else self._run
+        if learns and self.images_per_pass is not None and len(images) > self.images_per_pass:
+            return run_in_passes(self, run, images, ModalityRows.of(modality), self.images_per_pass)
+        return run(images, self._route(modality) if self.two_stream_until else None)
+
+    def _run(self, images: Tensor, rows: ModalityRows | Tensor | None) -> tuple[list[Tensor], Tensor | None]:
+        recomputes = self.recomputes_parts and self.training and torch.is_grad_enabled()
         x: Tensor | Carried = images.contiguous(memory_format=torch.channels_last)
         maps = []
-        for number, stage in enumerate(self.stages):
-            x = stage(x, rows) if isinstance(stage, PerModality) else stage(x)
-            current = x.map if isinstance(x, Carried) else x
-            if str(number) in self.after:
-                current = self.after[str(number)](current)
-                x = Carried(current, x.rest) if isinstance(x, Carried) else current
-            maps.append(current)
+        for number in range(len(self.stages)):
+            x = recompute(self, self._run_part, number, x, rows) if recomputes else self._run_part(number, x, rows)
+            maps.append(x.map if isinstance(x, Carried) else x)
         return maps, x.rest[0][:, 0] if self.token == "class" and isinstance(x, Carried) else None
+
+    def _run_part(self, number: int, x: Tensor | Carried, rows: ModalityRows | Tensor | None) -> Tensor | Carried:
+        """Return what a part, and what has been inserted after it, make of what comes from the part before."""
+        stage = self.stages[number]
+        x = stage(x, rows) if isinstance(stage, PerModality) else stage(x)
+        if str(number) not in self.after:
+            return x
+        current: Tensor = self.after[str(number)](x.map if isinstance(x, Carried) else x)
+        return Carried(current, x.rest) if isinstance(x, Carried) else current
+
+    def compile(self, *arguments: Any, **options: Any) -> None:
+        """Compile the way through the parts, for training alone, by the arguments of :func:`torch.compile`.
+
+        Names in the state dict stay as they are. A copy is not compiled.
+        """
+        self._compiled = torch.compile(self._run, *arguments, **options)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_compiled": None}
 
     def _route(self, modality: Tensor) -> ModalityRows | Tensor:
         """Return what :class:`PerModality` needs; in eval mode, a graph that is traced depends on no modality's value.

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vireid_lightning.errors import VIReIDError
-from vireid_lightning.modules.backbone import ModalityRows
+from vireid_lightning.modules.modality_rows import ModalityRows
 from vireid_lightning.modules.neck import BNNeck
 from vireid_lightning.modules.pooling import GeM
 from vireid_lightning.precision import widen

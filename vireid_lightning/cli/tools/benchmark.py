@@ -15,6 +15,7 @@ import json
 import platform
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -64,6 +65,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, default=5, help="measured steps of each method (default: %(default)s)")
     parser.add_argument("--warmup", type=int, default=2, help="steps before them (default: %(default)s)")
     parser.add_argument("--device", choices=["cpu", "cuda"], help="default: cuda where there is one")
+    parser.add_argument(
+        "--images-per-pass", type=int, help="the methods' batches go through the backbone this many images at a time"
+    )
+    parser.add_argument("--gradient-checkpointing", action="store_true", help="the methods keep only stages' maps")
+    parser.add_argument("--compile", action="store_true", help="the methods' backbones are compiled")
     parser.add_argument("--loop", action="store_true", help="also measure the whole loop, with the real loader")
     parser.add_argument("--workers", type=int, default=2, help="processes of the loader (default: %(default)s)")
     parser.add_argument("--places", action="store_true", help="also list what waits for the device, and where")
@@ -132,7 +138,11 @@ def _measure(
     """Return the figures of one precision as plain values."""
     from vireid_lightning.cli.step_costs import BareBackbone, draw_batch, make_subjects, measure
 
+    options = {name: getattr(arguments, name) for name in ("images_per_pass", "gradient_checkpointing", "compile")}
     built = [_build(method, size) for method in methods]
+    for method in built:
+        method.optimization = replace(method.optimization, **options)
+        method.optimization.set_up(method)
     subjects = make_subjects([BareBackbone(size.backbone), *built], size.classes, device)
     batch = draw_batch(size.image_size, size.identities, size.images, device)
     measure(subjects, batch, precision, rounds=arguments.rounds, warmup=arguments.warmup)
@@ -156,7 +166,7 @@ def _measure(
     ]
     if arguments.loop:
         _measure_loops(arguments, built, rows, precision, device, size)
-    about = {"size": arguments.size, "precision": precision, **size._asdict()}
+    about = {"size": arguments.size, "precision": precision, **size._asdict(), **options}
     return {**about, "batch": len(batch["image"]), "rounds": arguments.rounds, "warmup": arguments.warmup, "rows": rows}
 
 

@@ -17,7 +17,8 @@ from vireid_lightning.losses.permutation_recovery import permutation_recovery_lo
 from vireid_lightning.methods.base import ReIDModule
 from vireid_lightning.methods.mmgl.stripe_recovery import StripeRecovery
 from vireid_lightning.methods.optimization import Optimization
-from vireid_lightning.modules.backbone import Backbone, ModalityRows
+from vireid_lightning.modules.backbone import Backbone
+from vireid_lightning.modules.modality_rows import ModalityRows
 from vireid_lightning.modules.stripes import PartHead, PermutationHead, draw_orders, require_stripes, shuffle_stripes
 from vireid_lightning.modules.trunk import BackboneSettings
 from vireid_lightning.types import Batch
