@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -32,17 +33,28 @@ TWO = ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
 
 def list_children(pid: int) -> list[int]:
     """Return the processes that any thread of a process started."""
-    return [
-        int(child) for task in Path(f"/proc/{pid}/task").glob("*") for child in (task / "children").read_text().split()
-    ]
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").glob("*"):
+        with suppress(FileNotFoundError, ProcessLookupError):  # a thread that ended between the two looks
+            found += map(int, (task / "children").read_text().split())
+    return found
 
 
 def is_loader(pid: int) -> bool:
     return Path(f"/proc/{pid}/comm").read_text().startswith("pt_data")
 
 
-def begin(folder: Path, *more: str) -> subprocess.Popen:
-    """Return a run that has trained an epoch, in a session of its own."""
+@pytest.fixture
+def begin(tmp_path):
+    """A function that returns a run that has trained an epoch, in a session of its own, which ends with the test."""
+    started: list[subprocess.Popen] = []
+    yield lambda *more: started.append(start(tmp_path, *more)) or started[-1]
+    for process in started:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def start(folder: Path, *more: str) -> subprocess.Popen:
     process = subprocess.Popen(
         [sys.executable, "-m", "vireid_lightning", "fit", *TINY, *more],
         cwd=folder,
@@ -64,19 +76,24 @@ def arguments(pid: int) -> list[str]:
     return Path(f"/proc/{pid}/cmdline").read_text().split("\0")
 
 
-def test_a_loading_process_that_is_killed_is_told(tmp_path):
-    process = begin(tmp_path)
-    loader = max(filter(is_loader, list_children(process.pid)))  # that of the epoch before may be ending
-    os.kill(loader, signal.SIGKILL)
-    _, error = process.communicate(timeout=100)
+def test_a_loading_process_that_is_killed_is_told(begin):
+    process = begin()
+    deadline = time.monotonic() + 60
+    while process.poll() is None and time.monotonic() < deadline:  # an epoch's loader may just be ending by itself
+        for child in list_children(process.pid):
+            with suppress(FileNotFoundError, ProcessLookupError):
+                if is_loader(child):
+                    os.kill(child, signal.SIGKILL)
+        time.sleep(0.02)
+    _, error = process.communicate(timeout=10)
     assert process.returncode == 2, error
     assert "A loading process was ended from outside" in error.splitlines()[-1]
     assert "Traceback" not in error
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_when_one_of_two_processes_is_killed_the_other_ends(tmp_path, rank):
-    process = begin(tmp_path, *TWO)
+def test_when_one_of_two_processes_is_killed_the_other_ends(begin, rank):
+    process = begin(*TWO)
     (other,) = (child for child in list_children(process.pid) if "fit" in arguments(child) and not is_loader(child))
     os.kill([process.pid, other][rank], signal.SIGKILL)
     _, error = process.communicate(timeout=100)  # which waits for all that hold the pipe
@@ -87,8 +104,8 @@ def test_when_one_of_two_processes_is_killed_the_other_ends(tmp_path, rank):
     assert "Traceback" not in error
 
 
-def test_a_signal_to_two_processes_saves_once_and_the_run_goes_on(tmp_path):
-    process = begin(tmp_path, *TWO)
+def test_a_signal_to_two_processes_saves_once_and_the_run_goes_on(tmp_path, begin):
+    process = begin(*TWO)
     os.killpg(process.pid, signal.SIGTERM)
     _, error = process.communicate(timeout=100)
     assert process.returncode == 143, error
