@@ -130,7 +130,10 @@ def _fits(value: object, hint: Any) -> bool:
         return isinstance(value, hint)
     if hint is float:
         # NaN compares with nothing; an integer beyond the largest float could not become one.
-        return isinstance(value, numbers.Real) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+        if isinstance(value, bool) or not isinstance(value, numbers.Real):
+            return False
+        number: Any = value
+        return bool(-sys.float_info.max <= number <= sys.float_info.max)
     if hint is int:
         return isinstance(value, numbers.Integral) and not isinstance(value, bool)
     if hint is str:

@@ -104,7 +104,7 @@ def _read_matrix(data: bytes, order: str, depth: int) -> tuple[str, NDArray[Any]
         return name, None
     if flags & _COMPLEX:
         raise ValueError(f"'{name}' holds complex numbers")
-    stored, values = next(parts, (0, b""))
+    stored, content = next(parts, (0, b""))
     if stored not in _NUMBERS:
         if count:
             raise ValueError(f"'{name}' holds no numbers")
