@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from references import hostile
-from references.valid_files import ABOUT, ARRAYS, RESULT, SUFFIXES, make_checkpoint, write_valid
+from references.valid_files import ABOUT, ARRAYS, LAYOUTS, RESULT, SUFFIXES, make_checkpoint, write_valid
+from scipy.io import loadmat, savemat
 
 from vireid_lightning.deployment import Embedder, Gallery
 from vireid_lightning.methods.loading import load_method
@@ -36,6 +39,11 @@ HALVES = {
     ("split", "the second half"),
     ("split", "the first 40 bytes"),
 }
+HALVES |= {
+    (kind, part) for kind in ("identities", "LLCM's identities") for part in ("the first half", "the first 40 bytes")
+}
+HALVES |= {(kind, f"the {part} half") for kind in LAYOUTS if kind != "orders" for part in ("first", "second")}
+HALVES |= {("curves", part) for part in ("nothing", "the first half", "the first 40 bytes")}
 HALVES |= {(kind, f"the first {part}") for kind in ("manifest", "image list") for part in ("half", "40 bytes")}
 
 
@@ -45,6 +53,8 @@ def test_what_is_no_such_file_is_refused(kind, name, tmp_path, checkpoint, monke
     if (kind, name) in HALVES:
         pytest.skip("may be a shorter file of its kind")
     monkeypatch.chdir(tmp_path)
+    if kind == "index":
+        pytest.importorskip("faiss")
     path, read = write_valid(kind, tmp_path, checkpoint), SUFFIXES[kind][1]
     read(path)
     path.write_bytes(hostile.spoil_bytes(path.read_bytes())[name])
@@ -52,8 +62,10 @@ def test_what_is_no_such_file_is_refused(kind, name, tmp_path, checkpoint, monke
     assert not (tmp_path / "executed").exists()
 
 
-@pytest.mark.parametrize("kind", [kind for kind in SUFFIXES if kind not in ("split", "image list")])
+@pytest.mark.parametrize("kind", [kind for kind in SUFFIXES if kind not in ("split", "image list", *LAYOUTS)])
 def test_what_is_no_regular_file_is_refused(kind, tmp_path):
+    if kind == "index":
+        pytest.importorskip("faiss")
     file, read = SUFFIXES[kind]
     for path in hostile.place_what_is_no_file(tmp_path, Path(file).suffix).values():
         hostile.refuse(lambda path=path: read(path))
@@ -61,6 +73,8 @@ def test_what_is_no_regular_file_is_refused(kind, tmp_path):
 
 @pytest.mark.parametrize("kind", SUFFIXES)
 def test_flipped_bytes_are_read_or_refused(kind, tmp_path, checkpoint):
+    if kind == "index":
+        pytest.importorskip("faiss")
     path, read = write_valid(kind, tmp_path, checkpoint), SUFFIXES[kind][1]
     for content in hostile.flip_bytes(path.read_bytes(), 20):
         path.write_bytes(content)
@@ -174,3 +188,93 @@ def test_an_argument_without_a_name_is_refused(argument, tmp_path, checkpoint):
 def test_another_format_is_refused(found, tmp_path, checkpoint):
     torch.save({**checkpoint, "vireid": {**checkpoint["vireid"], "format": found}}, tmp_path / "c.ckpt")
     assert "in a format" in hostile.refuse(lambda: load_method(tmp_path / "c.ckpt"))
+
+
+@pytest.mark.parametrize("kind", [kind for kind in LAYOUTS if kind != "identities"])
+def test_an_index_file_that_is_no_regular_file_is_refused(kind, tmp_path):
+    path, read = write_valid(kind, tmp_path, None), SUFFIXES[kind][1]
+    for name, place in hostile.place_what_is_no_file(tmp_path, path.suffix).items():
+        if name not in ("a NUL", "a name too long"):
+            path.unlink()
+            path.symlink_to(place)
+            hostile.refuse(lambda: read(path))
+
+
+#: What stands in the place of a cell, or of all of them.
+CELLS: dict[str, object] = {
+    "a text": "text",
+    "NaN": np.full((10, 2), np.nan),
+    "halves": np.full((10, 2), 1.5),
+    "-1": np.full((10, 2), -1),
+    "10^20": np.full((10, 2), 1e20),
+    "complex numbers": np.full((10, 2), 1j),
+    "one row": np.ones((1, 2)),
+    "one number": 1,
+    "other images": np.arange(20).reshape(10, 2),
+    "an object": {"a": 1},
+    "three dimensions": np.ones((10, 2, 2)),
+}
+
+
+@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize("place", ["a cell", "a camera", "all cameras"])
+def test_orders_of_other_values_are_refused(place, name, tmp_path):
+    path, read = write_valid("orders", tmp_path, None), SUFFIXES["orders"][1]
+    cells = loadmat(path)["rand_perm_cam"]
+    if place == "a cell":
+        people = cells[0, 0]
+        people.ravel()[3] = CELLS[name]
+    elif place == "a camera":
+        cells.ravel()[0] = CELLS[name]
+    savemat(path, {"rand_perm_cam": CELLS[name] if place == "all cameras" else cells})
+    hostile.refuse(lambda: read(path))
+
+
+@pytest.mark.parametrize("values", ["a", [[1.5]], [[np.nan]], [[-1]], [[1e20]], [[1j]], [], {"a": 1}], ids=str)
+def test_identities_of_other_values_are_refused(values, tmp_path):
+    savemat(tmp_path / "a.mat", {"id": values})
+    hostile.refuse(lambda: SUFFIXES["mat"][1](tmp_path / "a.mat"))
+
+
+def test_a_compressed_matlab_file_does_not_fill_the_memory(tmp_path):
+    variable = zlib.compress(bytes(2**26 + 8), 1)
+    header = b"MATLAB 5.0 MAT-file".ljust(124) + b"\x00\x01IM"
+    (tmp_path / "a.mat").write_bytes(header + struct.pack("<2I", 15, len(variable)) + variable)
+    assert "more than 64 MiB" in hostile.refuse(lambda: SUFFIXES["mat"][1](tmp_path / "a.mat"))
+
+
+@pytest.mark.parametrize("kind", [kind for kind in LAYOUTS if kind != "orders"])
+def test_lines_of_other_words_are_refused(kind, tmp_path):
+    path, read = write_valid(kind, tmp_path, None), SUFFIXES[kind][1]
+    first, *others = path.read_text().splitlines()
+    words = first.split()
+    lists = [f"{word} {' '.join(words[1:])}" for word in ("/etc/passwd", "../a.jpg", "C:\\a.jpg", "a\0.jpg")]
+    numbers = ["x", "1.5", "NaN", "-", "1" * 5000]
+    # LLCM's labels are never read: the folder's name is the identity.
+    ends = [] if kind in ("identities", "LLCM's identities", "LLCM's list") else [[*words[:-1], end] for end in numbers]
+    lines = numbers if "identities" in kind else [*lists, *(" ".join(line) for line in ends), "one-word"]
+    for line in lines:
+        path.write_text("\n".join([line, *others]))
+        hostile.refuse(lambda: read(path))
+
+
+def test_what_an_index_says_is_read_or_refused(tmp_path):
+    pytest.importorskip("faiss")
+    path, read = write_valid("index", tmp_path, None), SUFFIXES["index"][1]
+    with np.load(path) as arrays:
+        valid = dict(arrays)
+    said = json.loads(str(valid["about"]))
+    for name, about in hostile.spoil_values({key: said[key] for key in ("probes", "gallery")}):
+        path.write_bytes(hostile.save_arrays({**valid, "about": np.array(json.dumps(about))}))
+        told = hostile.try_reading(lambda: read(path))
+        assert told is not None or not name.startswith(("probes", "gallery")) or name == "probes: true", name
+    for content in hostile.spoil_arrays(valid).values():
+        path.write_bytes(content)
+        hostile.refuse(lambda: read(path))
+
+
+def test_cells_of_training_curves_that_are_no_numbers_are_left_out(tmp_path):
+    path, read = write_valid("curves", tmp_path, None), SUFFIXES["curves"][1]
+    for word in ("x", "NaN", "inf", "1e999", "[1]", "\x1b[31m", "1" * 5000):
+        path.write_text(f"step,val/mAP\n1,{word}\n{word},2\n3,4\n")
+        assert read(path).scores == {"mAP": [(3.0, 4.0)]}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import numbers
+import sys
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -13,11 +15,14 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from vireid_lightning.errors import VIReIDError, did_you_mean
 
-_NAMES = {float: "a number", int: "a whole number", bool: "true or false", str: "a text", type(None): "null"}
+# More channels, classes or the like would only fill the memory.
+_LARGEST_SIZE = 2**24
+
+_NAMES = {float: "a finite number", int: "a whole number", bool: "true or false", str: "a text", type(None): "null"}
 
 
 def check_kinds(values: Mapping[str, Any], of: Callable[..., Any] | type, prefix: str = "") -> None:
-    """Refuse a value that is not of the kind that its annotation names, such as a text for a number.
+    """Refuse a value that is not of the kind that its annotation names, such as a text or NaN for a number.
 
     What an annotation does not tell in plain kinds, such as an object of a class, is left to the constructor.
 
@@ -39,10 +44,60 @@ def check_kinds(values: Mapping[str, Any], of: Callable[..., Any] | type, prefix
         return
     for name, value in values.items():
         if name in hints and not _fits(value, hints[name]):
-            said = repr(value)
-            raise VIReIDError(
-                f"{prefix}{name} is {said if len(said) < 80 else said[:77] + '...'}; give {_describe(hints[name])}."
-            )
+            raise VIReIDError(f"{prefix}{name} is {_show(value)}; give {_describe(hints[name])}.")
+
+
+def check_number(
+    name: str,
+    value: object,
+    least: float = -math.inf,
+    most: float = math.inf,
+    *,
+    whole: bool = False,
+    above: bool = False,
+    below: bool = False,
+) -> None:
+    """Refuse what is no finite number, or one out of its range.
+
+    Args:
+        name: What the message calls the value.
+        value: The value.
+        least: Smallest number of the range.
+        most: Largest number of the range.
+        whole: Whether it must be a whole number.
+        above: Whether ``least`` itself is out of the range.
+        below: Whether ``most`` itself is out of the range.
+
+    Raises:
+        VIReIDError: Names the value and the range.
+
+    Example:
+        >>> check_number("momentum", 0.2, 0, 1)
+    """
+    if _fits(value, int if whole else float):
+        number: Any = value
+        if (least < number if above else least <= number) and (number < most if below else number <= most):
+            return
+    limits = [f"above {least}" if above else f"from {least}"] if least > -math.inf else []
+    limits += [f"below {most}" if below else f"up to {most}"] if most < math.inf else []
+    wanted = " ".join([_NAMES[int if whole else float], " and ".join(limits)]).rstrip()
+    raise VIReIDError(f"{name} is {_show(value)}; give {wanted}.")
+
+
+def check_sizes(**sizes: object) -> None:
+    """Refuse numbers of channels, classes and the like, by their names, that are no whole number from 1."""
+    for name, value in sizes.items():
+        check_number(name, value, 1, _LARGEST_SIZE, whole=True)
+
+
+def check_whole(name: str, values: object, least: float = 1, *, length: int | None = None) -> None:
+    """Refuse what is no list of whole numbers from ``least``, of this ``length`` where it is given."""
+    listed = values if isinstance(values, (list, tuple)) else None
+    if listed is None or length not in (None, len(listed)) or not all(_fits(value, int) for value in listed):
+        many = "" if length is None else f" {length}"
+        raise VIReIDError(f"{name} is {_show(values)}; give a list of{many} whole numbers.")
+    for value in listed:
+        check_number(name, value, least, _LARGEST_SIZE if least else math.inf, whole=True)
 
 
 def require_settings(of: type, value: object, name: str) -> dict[str, Any]:
@@ -60,6 +115,11 @@ def require_settings(of: type, value: object, name: str) -> dict[str, Any]:
     return dict(value)
 
 
+def _show(value: object) -> str:
+    said = repr(value)
+    return said if len(said) < 80 else f"{said[:77]}..."
+
+
 def _fits(value: object, hint: Any) -> bool:
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
@@ -69,7 +129,11 @@ def _fits(value: object, hint: Any) -> bool:
     if hint is bool or hint is type(None):
         return isinstance(value, hint)
     if hint is float:
-        return isinstance(value, numbers.Real) and not isinstance(value, bool)
+        # NaN compares with nothing; an integer beyond the largest float could not become one.
+        if isinstance(value, bool) or not isinstance(value, numbers.Real):
+            return False
+        number: Any = value
+        return bool(-sys.float_info.max <= number <= sys.float_info.max)
     if hint is int:
         return isinstance(value, numbers.Integral) and not isinstance(value, bool)
     if hint is str:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vireid_lightning.errors import VIReIDError
+from vireid_lightning.kinds import check_kinds
 
 #: Which gallery images a query skips. ``none``: all count. ``sysu``: queries of camera 3 skip the gallery of camera 2,
 #: which stands in the same place. ``same-camera``: images of the query's own identity *and* camera are skipped where
@@ -76,6 +77,9 @@ class Protocol:
         removal: Which gallery images a query skips.
         cmc: What the CMC curve counts.
         labels: What the row stands for, written to ``results.json``: mode, shot, sampling, direction, and the like.
+
+    Raises:
+        VIReIDError: There is no such rule, or no such count.
     """
 
     name: str
@@ -83,6 +87,9 @@ class Protocol:
     removal: Removal = "none"
     cmc: CMC = "image"
     labels: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_kinds({"removal": self.removal, "cmc": self.cmc}, Protocol)
 
     def samples_used(self) -> NDArray[np.int64]:
         """Return the sorted positions of all samples that any trial needs."""

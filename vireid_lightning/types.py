@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from typing_extensions import NotRequired, TypedDict
 
+from vireid_lightning.errors import VIReIDError
+
 if TYPE_CHECKING:
     from torch import Tensor  # a dataset only lists files, and takes no second to import torch
 
@@ -38,6 +40,16 @@ class Sample:
     identity: int
     modality: int
     camera: int
+
+
+def check_modality(modality: object, name: str = "modality") -> None:
+    """Refuse what is no number of a modality; ``name`` is what the message calls it.
+
+    Raises:
+        VIReIDError: Names it.
+    """
+    if isinstance(modality, (bool, float)) or modality not in (VISIBLE, INFRARED):
+        raise VIReIDError(f"{name} is {modality!r}; give {VISIBLE} for visible or {INFRARED} for infrared.")
 
 
 class Batch(TypedDict):

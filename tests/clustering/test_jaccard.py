@@ -102,8 +102,8 @@ def test_one_image_is_at_distance_zero_from_itself():
         (torch.zeros(3), {}, "N of at least 1"),
         (torch.zeros(3, 3).long(), {}, "floating type"),
         (torch.tensor([[1.0], [float("nan")]]), {}, "row 1"),
-        (torch.ones(3, 3), {"k1": 0}, "k1=0"),
-        (torch.ones(3, 3), {"max_distance": 1.5}, "max_distance=1.5"),
+        (torch.ones(3, 3), {"k1": 0}, "k1 is 0"),
+        (torch.ones(3, 3), {"max_distance": 1.5}, "max_distance is 1.5"),
     ],
 )
 def test_bad_input_is_one_sentence(features, arguments, message):

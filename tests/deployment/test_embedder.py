@@ -121,7 +121,7 @@ def test_a_checkpoint_that_says_nothing_of_its_images(network, tmp_path):
 
 @pytest.mark.parametrize("given", [{"device": "toaster"}, {"distance": "manhattan"}, {"batch_size": 0}])
 def test_wrong_arguments(checkpoint, given):
-    with pytest.raises(VIReIDError, match=r"toaster|manhattan|batch size is 0"):
+    with pytest.raises(VIReIDError, match=r"toaster|manhattan|batch_size is 0"):
         Embedder.from_checkpoint(checkpoint, **given)
 
 

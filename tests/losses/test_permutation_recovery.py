@@ -158,7 +158,7 @@ def test_the_row_is_the_place_and_the_column_the_stripe():
     ("call", "words"),
     [
         (lambda: sinkhorn(torch.zeros(2, 3, 4)), "square"),
-        (lambda: sinkhorn(torch.zeros(3, 3), rounds=0), "1 round or more"),
+        (lambda: sinkhorn(torch.zeros(3, 3), rounds=0), "rounds is 0; give a whole number from 1"),
         (lambda: sinkhorn(torch.zeros(3, 3), temperature=0), "temperature"),
         (lambda: permutation_recovery_loss(torch.zeros(2, 6, 6), ORDERS), r"\(2, 6, 6\)"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,13 @@ from safetensors.torch import save_file
 from scipy.io import savemat
 
 from vireid_lightning.data.datasets.index_files import read_matrix_numbers
+from vireid_lightning.data.datasets.llcm import LLCM
 from vireid_lightning.data.datasets.manifest import Manifest
 from vireid_lightning.data.datasets.regdb import RegDB
-from vireid_lightning.deployment import Gallery
+from vireid_lightning.data.datasets.sysu_mm01 import SYSUMM01
+from vireid_lightning.data.datasets.sysu_mm02 import SYSUMM02
+from vireid_lightning.data.synthetic.layouts import plan_llcm, plan_sysu_mm01, plan_sysu_mm02
+from vireid_lightning.deployment import Gallery, GalleryIndex
 from vireid_lightning.deployment.image_lists import list_images
 from vireid_lightning.methods import AGW
 from vireid_lightning.methods.loading import load_method
@@ -25,6 +30,8 @@ from vireid_lightning.metrics.aggregation import aggregate, render
 from vireid_lightning.metrics.quoted import read_quoted
 from vireid_lightning.metrics.result_files import read_result_file
 from vireid_lightning.modules.weights import read_weights
+from vireid_lightning.protocols import Protocol
+from vireid_lightning.report.training_curves import read_training_curves
 
 THRESHOLD = {"threshold": 0.3, "queries": 9, "gallery_images": 9, "identities": 3, "miss_rate": None}
 ABOUT = {
@@ -47,7 +54,24 @@ ARRAYS = {
 ROW = {"protocol": "all", "scores": {"rank1": 50.0, "mAP": 40.0}, "trials": 1, "queries": 3, "reranking": {"k1": 20}}
 RESULT = {"format": 1, "stage": "test", "dataset": "Mine", "method": "AGW", "unit": "percent", "results": [ROW]}
 MANIFEST = "path,identity,modality,camera,split\na.png,1,visible,1,train\nb.png,1,infrared,2,train\n"
+CURVES = "epoch,step,train/identity,val/mAP\n0,9,5.5,\n0,9,,40\n"
 QUOTED = "method,protocol,rank1,mAP\nOther,all,50,40\n"
+
+
+#: The index files of a layout, drawn small, by a kind of file that is one of them.
+LAYOUTS = {
+    "orders": functools.partial(plan_sysu_mm01, 2, 1, 2, 2),
+    "identities": functools.partial(plan_sysu_mm01, 2, 1, 2, 2),
+    "LLCM's list": functools.partial(plan_llcm, 2, 2, 2),
+    "LLCM's identities": functools.partial(plan_llcm, 2, 2, 2),
+    "SYSU-MM02's list": functools.partial(plan_sysu_mm02, 2, 2, 2),
+    "SYSU-MM02's test list": functools.partial(plan_sysu_mm02, 2, 2, 2),
+}
+
+
+def make_gallery() -> Gallery:
+    """Return a gallery that an index can be built of."""
+    return Gallery(Embeddings(ARRAYS["embedding"], ARRAYS["identity"], about={"weights": "ab"}))
 
 
 def make_checkpoint(folder: Path) -> dict[str, Any]:
@@ -76,6 +100,15 @@ def write_valid(kind: str, folder: Path, checkpoint) -> Path:
 
         state = timm.create_model("test_resnet", pretrained=False).state_dict()
         torch.save(state, path) if kind == "weights" else save_file(state, path)
+    elif kind in LAYOUTS:
+        root = path.parents[len(Path(SUFFIXES[kind][0]).parts) - 1]
+        for name, content in LAYOUTS[kind]().index_files.items():
+            (root / name).parent.mkdir(exist_ok=True)
+            (root / name).write_bytes(content)
+    elif kind == "index":
+        GalleryIndex.build(make_gallery()).save(path)
+    elif kind == "curves":
+        path.write_text(CURVES)
     elif kind == "mat":
         savemat(path, {"id": np.arange(1, 4)})
     elif kind == "split":
@@ -86,6 +119,12 @@ def write_valid(kind: str, folder: Path, checkpoint) -> Path:
     else:
         path.write_text(QUOTED if kind == "quoted" else MANIFEST)
     return path
+
+
+def read_protocols(dataset: SYSUMM01 | SYSUMM02) -> list[Protocol]:
+    """Return the protocols of the images that the index files list, as scoring saved embeddings builds them."""
+    listed = dataset.listed("test") if isinstance(dataset, SYSUMM01) else dataset._test
+    return dataset.protocols(listed or [])
 
 
 #: A kind of file -> its name, and what reads it.
@@ -100,5 +139,13 @@ SUFFIXES = {
     "image list": ("i.csv", lambda path: list_images([path])),
     "quoted": ("q.csv", lambda path: read_quoted(path, ["all"], ["rank1", "mAP"])),
     "mat": ("a.mat", lambda path: read_matrix_numbers("Mine", path)),
+    "orders": ("exp/rand_perm_cam.mat", lambda path: read_protocols(SYSUMM01(path.parents[1]))),
+    "identities": ("exp/test_id.txt", lambda path: read_protocols(SYSUMM01(path.parents[1]))),
+    "LLCM's list": ("idx/train_nir.txt", lambda path: LLCM(path.parents[1])),
+    "LLCM's identities": ("idx/test_id.txt", lambda path: LLCM(path.parents[1])),
+    "SYSU-MM02's list": ("train.txt", lambda path: SYSUMM02(path.parent)),
+    "SYSU-MM02's test list": ("test_rgb.txt", lambda path: read_protocols(SYSUMM02(path.parent))),
+    "index": ("i.npz", lambda path: GalleryIndex.load(path, make_gallery()).search(make_gallery().embeddings, 2)),
+    "curves": ("metrics.csv", read_training_curves),
     "split": ("idx/train_visible_1.txt", lambda path: RegDB(path.parents[1])),
 }

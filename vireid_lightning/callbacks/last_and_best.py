@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import os
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,9 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from vireid_lightning.callbacks.monitors import check_monitors
 from vireid_lightning.callbacks.signals import RunStopped, StopSignals
+from vireid_lightning.errors import VIReIDError
 from vireid_lightning.files import require_writable
+from vireid_lightning.kinds import check_kinds, check_number
 from vireid_lightning.methods.progress import begin_validation_anew
 
 
@@ -36,6 +40,17 @@ class LastAndBest(ModelCheckpoint):
     _signals: StopSignals | None = None
     _in_validation = False
     _resumed: str | None = None
+
+    @functools.wraps(ModelCheckpoint.__init__)
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        given = inspect.signature(ModelCheckpoint).bind(*arguments, **settings).arguments
+        check_kinds(given, ModelCheckpoint.__init__)
+        for name, least in (("save_top_k", -1), ("every_n_train_steps", 0), ("every_n_epochs", 0)):
+            if given.get(name) is not None:
+                check_number(name, given[name], least, whole=True)
+        if given.get("mode", "min") not in ("min", "max"):
+            raise VIReIDError(f"mode is {given['mode']!r}; give min or max.")
+        super().__init__(*arguments, **settings)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse a folder that cannot be written, and a name of a score that is misspelt.

@@ -14,8 +14,8 @@ from vireid_lightning.callbacks.run_files import (
     require_all_batches,
     require_datamodule,
 )
-from vireid_lightning.errors import VIReIDError
 from vireid_lightning.files import require_writable
+from vireid_lightning.kinds import check_kinds, check_number
 from vireid_lightning.metrics.embeddings import Embeddings
 from vireid_lightning.metrics.measures import MEASURES
 from vireid_lightning.metrics.re_ranking import ReRanking
@@ -73,8 +73,8 @@ class RetrievalMetrics(Callback):
         details: bool = False,
         console: Console | None = None,
     ) -> None:
-        if block_mb < 1:
-            raise VIReIDError(f"block_mb is {block_mb}: set 1 or more MiB.")
+        check_kinds({"distance": distance, "rerank": rerank}, RetrievalMetrics.__init__)
+        check_number("block_mb", block_mb, 1, whole=True)
         self.distance, self.block_mb, self.rerank = distance, block_mb, rerank
         self.allow_trial_mismatch, self.details = allow_trial_mismatch, details
         self.allow_preprocessing_mismatch = allow_preprocessing_mismatch

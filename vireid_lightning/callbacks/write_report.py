@@ -12,6 +12,7 @@ from rich.console import Console
 from vireid_lightning.callbacks.retrieval_metrics import RetrievalMetrics, name_marked
 from vireid_lightning.callbacks.run_files import find_results_folder, require_datamodule
 from vireid_lightning.errors import VIReIDError
+from vireid_lightning.kinds import check_number
 from vireid_lightning.metrics.embeddings import Embeddings
 from vireid_lightning.metrics.results import ScoreTable
 from vireid_lightning.metrics.terminal import to_text
@@ -43,10 +44,8 @@ class WriteReport(Callback):
         max_mb: float = 16,
         console: Console | None = None,
     ) -> None:
-        if lists < 1:
-            raise VIReIDError(f"report.lists is {lists}; give at least 1.")
-        if max_mb <= 0:
-            raise VIReIDError(f"report.max_mb is {max_mb:g}; give a number above 0.")
+        check_number("report.lists", lists, 1, whole=True)
+        check_number("report.max_mb", max_mb, 0, above=True)
         # Lightning puts a function of its own into an attribute `log` of every callback.
         self.html, self.sends, self.lists, self.max_mb, self.console = html, log, lists, max_mb, console
         self._metrics: RetrievalMetrics | None = None

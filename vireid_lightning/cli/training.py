@@ -36,6 +36,7 @@ from vireid_lightning.cli.wandb_runs import close_wandb_run
 from vireid_lightning.cli.yaml_keys import check_keys
 from vireid_lightning.data import CrossModalityDataModule, ReIDDataset
 from vireid_lightning.errors import VIReIDError
+from vireid_lightning.files import is_file
 from vireid_lightning.methods import ReIDModule
 from vireid_lightning.methods.checkpoint import BLOCK, read_checkpoint
 from vireid_lightning.methods.resuming import compare_arguments
@@ -82,6 +83,18 @@ def run(args: Sequence[str]) -> VIReIDCLI:
         raise
     finally:
         sys.argv, sys.path = program, path
+
+
+def _name_undecodable(words: Sequence[str]) -> str:
+    """Return the config among a command's words that is no UTF-8 text."""
+    for before, word in zip(["", *words], words):
+        path = word.removeprefix("--config=")
+        if (path != word or before in ("--config", "-c")) and is_file(path):
+            try:
+                Path(path).read_bytes().decode()
+            except UnicodeDecodeError:
+                return f"The config {path}"
+    return "A config"
 
 
 def _list_classes() -> list[type]:
@@ -145,7 +158,8 @@ class VIReIDCLI(LightningCLI):
             super().parse_arguments(parser, args)
         except UnicodeDecodeError as error:
             raise VIReIDError(
-                f"A config is no UTF-8 text: {error.reason} at byte {error.start}; save it as UTF-8."
+                f"{_name_undecodable(sys.argv[1:])} is no UTF-8 text: {error.reason} at byte {error.start}; save it as "
+                "UTF-8."
             ) from error
         except RecursionError as error:
             raise VIReIDError("A config's lists or sections lie in each other too deeply; write it flatter.") from error

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
-from vireid_lightning.errors import VIReIDError
+from vireid_lightning.kinds import check_number
 from vireid_lightning.metrics.k_reciprocal import (
     InnerProducts,
     check_embeddings,
@@ -60,11 +60,9 @@ def jaccard_distance(features: Tensor, k1: int = 30, k2: int = 6, *, max_distanc
         (np.float32(0.0), False, 36)
     """
     check_embeddings(features, "features")
-    if k1 < 1 or k2 < 1 or not 0 < max_distance <= 1:
-        raise VIReIDError(
-            f"The Jaccard distance got k1={k1}, k2={k2}, max_distance={max_distance}; k1 and k2 are at least 1, "
-            "max_distance is above 0 and at most 1."
-        )
+    check_number("k1", k1, 1, whole=True)
+    check_number("k2", k2, 1, whole=True)
+    check_number("max_distance", max_distance, 0, 1, above=True)
     count = len(features)
     products = InnerProducts(F.normalize(features if features.dtype == torch.float64 else features.float(), dim=1))
 

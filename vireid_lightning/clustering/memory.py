@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vireid_lightning.errors import VIReIDError
+from vireid_lightning.kinds import check_number
 
 
 @torch.no_grad()
@@ -34,8 +35,7 @@ def update_memory(prototypes: Tensor, features: Tensor, labels: Tensor, *, momen
         tensor([[0.7071, 0.7071],
                 [0.0000, 1.0000]])
     """
-    if not 0 <= momentum <= 1:
-        raise VIReIDError(f"The memory's momentum is {momentum}; give the old prototype's share, 0 to 1.")
+    check_number("momentum", momentum, 0, 1)
     if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(prototypes):
         raise VIReIDError(
             f"The memory has {len(prototypes)} prototypes, but labels run from {int(labels.min())} to "

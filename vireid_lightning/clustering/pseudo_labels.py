@@ -8,6 +8,7 @@ from torch import Tensor
 
 from vireid_lightning.clustering.jaccard import jaccard_distance
 from vireid_lightning.errors import VIReIDError
+from vireid_lightning.kinds import check_number, check_sizes
 
 #: Label of an image that belongs to no cluster.
 OUTLIER = -1
@@ -35,11 +36,9 @@ def dbscan_labels(features: Tensor, *, eps: float = 0.4, min_samples: int = 4, k
     from sklearn.cluster import DBSCAN
     from sklearn.neighbors import sort_graph_by_row_values
 
-    if not 0 < eps < 1 or min_samples < 1:
-        raise VIReIDError(
-            f"DBSCAN got eps={eps}, min_samples={min_samples}; eps lies above 0 and below 1, the Jaccard distance of "
-            "images that share nothing, and min_samples is at least 1."
-        )
+    # 1 is the Jaccard distance of images that share nothing.
+    check_number("eps", eps, 0, 1, above=True, below=True)
+    check_number("min_samples", min_samples, 1, whole=True)
     graph = jaccard_distance(features, k1, k2, max_distance=eps)
     graph = sort_graph_by_row_values(graph, copy=False, warn_when_not_sorted=False)
     labels = DBSCAN(eps=eps, min_samples=min_samples, metric="precomputed").fit_predict(graph)
@@ -66,7 +65,10 @@ def kmeans_labels(features: Tensor, clusters: int, *, seed: int = 0, iterations:
     Raises:
         VIReIDError: If there are more clusters than images, fewer than 1, or a feature is not finite.
     """
-    if not 1 <= clusters <= len(features):
+    check_number("clusters", clusters, 1, whole=True)
+    check_number("seed", seed, 0, 2**63 - 1, whole=True)
+    check_number("iterations", iterations, 1, whole=True)
+    if clusters > len(features):
         raise VIReIDError(
             f"k-means cannot make {clusters} clusters of {len(features)} images; "
             "set the number of clusters between 1 and the number of training images of the smaller modality."
@@ -97,6 +99,7 @@ def cluster_centroids(features: Tensor, labels: Tensor, clusters: int) -> Tensor
     Returns:
         (clusters, D); a row of zeros for a cluster without images.
     """
+    check_sizes(clusters=clusters)
     labels = labels.to(features.device)
     known = labels >= 0
     total = torch.zeros(clusters, features.shape[1], dtype=features.dtype, device=features.device)

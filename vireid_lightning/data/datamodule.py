@@ -23,7 +23,7 @@ from vireid_lightning.data.images.cache import ImageCache
 from vireid_lightning.data.images.intensity import IntensityRange
 from vireid_lightning.data.images.opening import open_all, open_readable
 from vireid_lightning.data.images.reading import ImageFiles, Limits
-from vireid_lightning.data.images.resizing import RESIZERS, Interpolation
+from vireid_lightning.data.images.resizing import RESIZERS, Interpolation, check_image_size
 from vireid_lightning.data.images.torch_datasets import EvaluationImages, TrainingImages
 from vireid_lightning.data.loading import LateDataLoader, normalize, start_worker
 from vireid_lightning.data.samplers.choice import BatchKind, TrainingSampler, build_sampler
@@ -40,7 +40,6 @@ from vireid_lightning.protocols import Protocol
 from vireid_lightning.types import IMAGENET_MEAN, IMAGENET_STD, MODALITIES, UNKNOWN, Batch, Sample, note_modalities
 
 # What is larger is a slip of the hand, and would fill the memory before anything else says so.
-_LARGEST_SIDE = 4096
 _LARGEST_BATCH = 2**17
 _LONGEST_EPOCH = 10**6
 _LARGEST_SEED = 2**32 - 1  # NumPy's
@@ -123,15 +122,14 @@ class CrossModalityDataModule(LightningDataModule):
         given = {name: value for name, value in locals().items() if name not in ("self", "dataset")}
         check_kinds(given, CrossModalityDataModule.__init__)
         height, width = image_size
-        if min(height, width) < 1 or max(height, width) > _LARGEST_SIDE:
-            raise VIReIDError(
-                f"image_size is {image_size}: give height and width in pixels, such as [384, 128], of at most "
-                f"{_LARGEST_SIDE}."
+        check_image_size(image_size)
+        if min(identities_per_batch, images_per_modality) < 1:
+            name, value = min(
+                ("identities_per_batch", identities_per_batch),
+                ("images_per_modality", images_per_modality),
+                key=lambda item: item[1],
             )
-        if interpolation not in RESIZERS:
-            raise VIReIDError(f"interpolation is '{interpolation}': give one of {', '.join(RESIZERS)}.")
-        if on_bad_image not in ("error", "skip"):
-            raise VIReIDError(f"on_bad_image is '{on_bad_image}': give error or skip.")
+            raise VIReIDError(f"{name} is {value}: set 1 or more.")
         if eval_batch_size < 1:
             raise VIReIDError(f"eval_batch_size is {eval_batch_size}: set 1 or more.")
         if num_workers < 0:
@@ -143,6 +141,8 @@ class CrossModalityDataModule(LightningDataModule):
                 f"identities_per_batch is {identities_per_batch} and images_per_modality {images_per_modality}, a "
                 f"batch of {images:,} images: give numbers with at most {_LARGEST_BATCH:,}."
             )
+        if steps_per_epoch is not None and steps_per_epoch < 1:
+            raise VIReIDError(f"steps_per_epoch is {steps_per_epoch}: set 1 or more, or null for one pass.")
         if steps_per_epoch is not None and steps_per_epoch > _LONGEST_EPOCH:
             raise VIReIDError(
                 f"steps_per_epoch is {steps_per_epoch:,}: set at most {_LONGEST_EPOCH:,} and more trainer.max_epochs."
@@ -161,7 +161,7 @@ class CrossModalityDataModule(LightningDataModule):
         self.cache_dir = cache_dir
         self.on_bad_image = on_bad_image
         self.seed = seed
-        self.source = source
+        self.source = None if source is None else source.check()
         self.intensity_range = (intensity_range or IntensityRange()).check()
         self.self_training: SelfTraining | None = None
         self.identities = sorted(dataset.identities("train"))

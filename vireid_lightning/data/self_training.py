@@ -25,6 +25,7 @@ from vireid_lightning.data.samplers.evaluation import EvaluationSampler
 from vireid_lightning.data.samplers.planned import Draw
 from vireid_lightning.data.samplers.pseudo_label import PseudoLabelSampler
 from vireid_lightning.errors import VIReIDError
+from vireid_lightning.kinds import check_kinds, check_number
 from vireid_lightning.types import INFRARED, UNKNOWN, VISIBLE, Sample
 
 #: ``source``: visible images of another dataset; ``target``: the datamodule's own dataset.
@@ -54,6 +55,22 @@ class Source:
     fake_infrared: str | None = None
     labels: bool = False
     intensity_range: IntensityRange | None = None
+
+    def check(self) -> Source:
+        """Return the source itself if every value is in its range.
+
+        This is not done on construction, for the reason of :meth:`Augmentation.check`.
+
+        Raises:
+            VIReIDError: A value is not of its kind, or outside its range.
+        """
+        check_kinds(vars(self), Source, "source.")
+        check_number("source.identities_per_batch", self.identities_per_batch, 2, whole=True)
+        check_number("source.images_per_identity", self.images_per_identity, 1, whole=True)
+        Augmentation.named(self.transforms)
+        if self.intensity_range is not None:
+            self.intensity_range.check()
+        return self
 
 
 @dataclass(frozen=True)

@@ -21,13 +21,14 @@ from vireid_lightning.data.loading import normalize
 from vireid_lightning.deployment.image_lists import list_images
 from vireid_lightning.environment import list_versions
 from vireid_lightning.errors import VIReIDError
+from vireid_lightning.kinds import check_number
 from vireid_lightning.methods.base import ReIDModule
 from vireid_lightning.methods.checkpoint import BLOCK, fingerprint_weights, read_checkpoint
 from vireid_lightning.methods.loading import load_method
 from vireid_lightning.metrics.distances import check_distance
 from vireid_lightning.metrics.embeddings import Embeddings
 from vireid_lightning.precision import exact_float32
-from vireid_lightning.types import IMAGENET_MEAN, IMAGENET_STD, MODALITIES, Sample
+from vireid_lightning.types import IMAGENET_MEAN, IMAGENET_STD, MODALITIES, Sample, check_modality
 
 _THREADS = 4  # that read images; reading is decoding, which leaves Python's lock
 
@@ -63,8 +64,7 @@ class Embedder:
         batch_size: int = 64,
     ) -> None:
         check_distance(distance)
-        if batch_size < 1:
-            raise VIReIDError(f"The batch size is {batch_size}; give at least 1.")
+        check_number("batch_size", batch_size, 1, whole=True)
         self.method = method.eval()
         self.preprocessing = _check_preprocessing(preprocessing, checkpoint or "The preprocessing")
         self.distance, self.checkpoint, self.batch_size = distance, checkpoint, batch_size
@@ -102,6 +102,7 @@ class Embedder:
             VIReIDError: The file is no checkpoint of this package, says nothing of its images, or there is no such
                 device.
         """
+        check_number("batch_size", batch_size, 1, whole=True)
         module = load_method(path) if method is None else load_method(path, method)
         block = read_checkpoint(path)[BLOCK]
         chosen = distance or find_distance(block)
@@ -164,6 +165,8 @@ class Embedder:
             pixels: (N, height, width, 3) uint8, RGB, as :meth:`prepare` makes them.
             modality: Modality of each image, 0 visible, 1 infrared.
         """
+        for number in set(modality):
+            check_modality(number)
         device = next(self.method.parameters()).device
         batch = normalize(torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))).to(device))
         with exact_float32(device):
@@ -176,6 +179,7 @@ class Embedder:
             BadImageError: The file cannot be read.
             VIReIDError: It has more than 8 bits, and the checkpoint has no intensity range for its modality.
         """
+        check_modality(modality)
         try:
             image = read_image(Path(path), self.limits[modality], modality)
         except DeepImageError:

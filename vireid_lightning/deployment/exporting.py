@@ -20,7 +20,7 @@ from vireid_lightning.deployment.embedder import Embedder
 from vireid_lightning.deployment.parity import Batch, check_images, compare
 from vireid_lightning.deployment.tracing import ServedNetwork, quiet, refuse_failure, trace_graph, trace_script
 from vireid_lightning.errors import VIReIDError
-from vireid_lightning.types import MODALITIES
+from vireid_lightning.types import MODALITIES, check_modality
 from vireid_lightning.version import __version__
 
 Format = Literal["onnx", "torchscript", "pt2", "safetensors"]
@@ -79,6 +79,8 @@ def export_checkpoint(
             is then not kept.
     """
     output = Path(output).expanduser()
+    if modality is not None:
+        check_modality(modality)
     if format not in get_args(Format):
         raise VIReIDError(f"The format '{format}' is unknown; give one of {', '.join(get_args(Format))}.")
     if format == "safetensors" and (modality is not None or half):

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from vireid_lightning.deployment.rank_lists import RankLists
 from vireid_lightning.errors import VIReIDError
+from vireid_lightning.kinds import check_number
 from vireid_lightning.metrics.distances import (
     EmbeddingDistances,
     Positions,
@@ -23,7 +24,7 @@ from vireid_lightning.metrics.embeddings import Embeddings
 from vireid_lightning.metrics.engine import WIDEST_CHUNK
 from vireid_lightning.metrics.open_set import read_thresholds
 from vireid_lightning.precision import exact_float32
-from vireid_lightning.types import MODALITIES
+from vireid_lightning.types import MODALITIES, check_modality
 
 _LOW = 2**32 - 1
 # A block of distances becomes keys of 64 bits, of which the search for the smallest makes a copy.
@@ -66,6 +67,7 @@ class Gallery:
         self.thresholds: Mapping[str, Any] = read_thresholds(embeddings)
         every = np.arange(len(embeddings))
         if modality is not None:
+            check_modality(modality)
             every = np.flatnonzero(embeddings.modality.numpy() == modality)
             if not len(every):
                 raise VIReIDError(f"{embeddings.origin} has no {MODALITIES[modality]} image to be searched.")
@@ -98,8 +100,8 @@ class Gallery:
             VIReIDError: The queries were embedded by other weights or for another distance, or ``k`` is below 1.
         """
         self.require_fit(query)
-        if k < 1:
-            raise VIReIDError(f"k is {k}; give at least 1.")
+        check_number("k", k, 1, whole=True)
+        check_number("block_mb", block_mb, 1, whole=True)
         count = min(k, len(self))
         widest = min(len(self), WIDEST_CHUNK)
         rows = max(1, block_mb * 2**20 // (_BYTES_OF_A_DISTANCE * widest))

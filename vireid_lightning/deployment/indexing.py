@@ -15,6 +15,7 @@ from vireid_lightning.deployment.gallery import Gallery
 from vireid_lightning.deployment.rank_lists import RankLists
 from vireid_lightning.errors import VIReIDError
 from vireid_lightning.files import read_arrays, write_arrays
+from vireid_lightning.kinds import check_number
 from vireid_lightning.metrics.distances import distance_block
 from vireid_lightning.metrics.embeddings import Embeddings
 from vireid_lightning.precision import exact_float32
@@ -58,8 +59,7 @@ class GalleryIndex:
         faiss = _import_faiss()
         if len(gallery) < len(gallery.embeddings):
             raise VIReIDError("An index is built of a whole gallery; embed the images to be searched by themselves.")
-        if not 0 < recall <= 1:
-            raise VIReIDError(f"The recall is {recall}; give a share above 0 and up to 1, such as 0.99.")
+        check_number("The recall", recall, 0, 1, above=True)
         embeddings = gallery.embeddings
         lists = max(1, round(4 * len(gallery) ** 0.5))
         lists = min(lists, max(1, len(gallery) // _TRAINED_PER_LIST))
@@ -96,8 +96,7 @@ class GalleryIndex:
             VIReIDError: The queries do not fit the gallery, or ``k`` is below 1.
         """
         self.gallery.require_fit(query)
-        if k < 1:
-            raise VIReIDError(f"k is {k}; give at least 1.")
+        check_number("k", k, 1, whole=True)
         count = min(k, len(self.gallery))
         distance, embeddings = self.gallery.distance, self.gallery.embeddings
         wanted = min(count * _CANDIDATES, len(self.gallery))
@@ -130,22 +129,26 @@ class GalleryIndex:
             VIReIDError: The file is no index, or one of another gallery.
         """
         faiss = _import_faiss()
-        arrays = read_arrays(path, ("index", "about"), mapped="index")
+        # Not mapped: the file's checksum is compared, without which faiss might follow a damaged length anywhere.
+        arrays = read_arrays(path, ("index", "about"), mapped="")
         try:
             about = json.loads(str(arrays["about"]))
-            index = faiss.deserialize_index(np.array(arrays["index"]))
-        except (ValueError, RuntimeError) as error:
-            raise VIReIDError(f"{path} is no index that `vireid index` wrote: {error}.") from error
+            index = faiss.deserialize_index(arrays["index"])
+        except (ValueError, RuntimeError, TypeError, AssertionError) as error:
+            said = " ".join(str(error).split())[:200]
+            raise VIReIDError(f"{path} is no index that `vireid index` wrote: {said}.") from error
         if (
             not isinstance(about, dict)
             or len(gallery) < len(gallery.embeddings)
             or about.get("gallery") != _identify(gallery)
+            or (index.d, index.ntotal) != (gallery.embeddings.size, len(gallery))
         ):
             raise VIReIDError(
                 f"{path} is not an index of the images of {gallery.embeddings.origin} that are searched; build "
                 "one of this gallery with `vireid index`."
             )
-        index.nprobe = int(about.get("probes", 1))
+        check_number(f"{path}: 'about.probes'", probes := about.get("probes"), 1, 2**31 - 1, whole=True)
+        index.nprobe = probes
         return cls(gallery, index, about)
 
 

@@ -11,11 +11,12 @@ import torch
 from numpy.typing import NDArray
 
 from vireid_lightning.errors import VIReIDError
+from vireid_lightning.kinds import check_kinds, check_number
 from vireid_lightning.metrics.distances import check_distance, distance_block
 from vireid_lightning.metrics.embeddings import Embeddings
 from vireid_lightning.metrics.open_set import count_errors, pick_threshold
 from vireid_lightning.precision import exact_float32
-from vireid_lightning.types import INFRARED, MODALITIES, UNKNOWN, VISIBLE
+from vireid_lightning.types import INFRARED, MODALITIES, UNKNOWN, VISIBLE, check_modality
 
 _QUERIES_AT_ONCE = 512
 _IMAGES_AT_ONCE = 2**15
@@ -51,10 +52,10 @@ def choose_thresholds(
             such a rate.
     """
     check_distance(distance)
-    if not 0 < false_positive_rate < 1:
-        raise VIReIDError(
-            f"The false positive rate is {false_positive_rate}; give a share between 0 and 1, such as 0.01."
-        )
+    check_number("The false positive rate", false_positive_rate, 0, 1, above=True, below=True)
+    check_kinds({"gallery_modalities": gallery_modalities}, choose_thresholds)
+    for number in gallery_modalities:
+        check_modality(number, "gallery_modalities")
     identity, modality = validation.identity.numpy(), validation.modality.numpy()
     if (identity == UNKNOWN).any():
         raise VIReIDError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+from vireid_lightning.losses.arguments import check_setting
 from vireid_lightning.losses.distances import euclidean_distances
 from vireid_lightning.precision import in_float32
 
@@ -29,10 +30,15 @@ def batch_hard_triplet_loss(embeddings: Tensor, identity: Tensor, margin: float 
     Returns:
         A scalar of 0 or more, float32 (float64 for float64 embeddings).
 
+    Raises:
+        VIReIDError: If the margin is no number of 0 or more.
+
     Example:
         >>> batch_hard_triplet_loss(torch.tensor([[0.0], [1.0], [1.5]]), torch.tensor([0, 0, 1]), margin=0.5)
         tensor(0.3333)
     """
+    if margin is not None:
+        check_setting("margin", margin)
     distances = euclidean_distances(embeddings, embeddings)
     same = identity[:, None] == identity[None, :]
     hardest_positive = distances.masked_fill(~same, -float("inf")).amax(dim=1)

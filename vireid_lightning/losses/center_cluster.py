@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vireid_lightning.losses.arguments import check_setting
 from vireid_lightning.losses.distances import euclidean_distances
 from vireid_lightning.precision import in_float32
 
@@ -27,10 +28,14 @@ def center_cluster_loss(embeddings: Tensor, identity: Tensor, margin: float = 0.
     Returns:
         A scalar of 0 or more, float32 (float64 for float64 embeddings).
 
+    Raises:
+        VIReIDError: If the margin is no number of 0 or more.
+
     Example:
         >>> center_cluster_loss(torch.tensor([[0.0], [2.0], [1.5]]), torch.tensor([0, 0, 1]), margin=0.75)
         tensor(0.9167)
     """
+    check_setting("margin", margin)
     count = len(identity)
     row = torch.arange(count, device=identity.device)
     # The centre of an identity lies in the row of its first image, other rows are empty: unlike the number of

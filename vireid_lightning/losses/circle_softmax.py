@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vireid_lightning.errors import VIReIDError
+from vireid_lightning.losses.arguments import check_setting
 from vireid_lightning.precision import in_float32
 
 
@@ -32,13 +33,16 @@ def circle_softmax_logits(
         (B, C) logits, float32 (float64 for float64 embeddings).
 
     Raises:
-        VIReIDError: If an identity on the CPU has no class weight; on a GPU torch's own error comes.
+        VIReIDError: If an identity on the CPU has no class weight (on a GPU torch's own error comes), or a setting
+            is out of its range.
 
     Example:
         >>> circle_softmax_logits(torch.eye(2), torch.eye(2), torch.tensor([0, 1]), scale=1.0, margin=0.25)
         tensor([[ 0.0625, -0.0625],
                 [-0.0625,  0.0625]])
     """
+    check_setting("scale", scale, above=True)
+    check_setting("margin", margin)
     # Where reading the identities is free; on a GPU the scatter below fails on others.
     if (
         len(identity)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+from vireid_lightning.losses.arguments import check_setting
 from vireid_lightning.losses.distances import euclidean_distances
 from vireid_lightning.precision import in_float32
 
@@ -21,10 +22,14 @@ def prototype_logits(embeddings: Tensor, prototypes: Tensor, *, temperature: flo
     Returns:
         (B, C) logits, float32 (float64 for float64 embeddings).
 
+    Raises:
+        VIReIDError: If the temperature is no number above 0.
+
     Example:
         >>> prototype_logits(torch.tensor([[0.0, 3.0]]), torch.eye(2), temperature=0.5)
         tensor([[0., 2.]])
     """
+    check_setting("temperature", temperature, above=True)
     return F.linear(F.normalize(embeddings, dim=1), prototypes.detach().to(embeddings.dtype)) / temperature
 
 

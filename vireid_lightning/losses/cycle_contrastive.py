@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vireid_lightning.errors import VIReIDError
+from vireid_lightning.losses.arguments import check_setting
 from vireid_lightning.precision import in_float32
 
 
@@ -121,5 +122,4 @@ def _check(visible_parts: Tensor, infrared_parts: Tensor, temperature: float) ->
             f"A cycle-contrastive loss needs part features (N, D) and (M, D), and got {tuple(visible_parts.shape)} and "
             f"{tuple(infrared_parts.shape)}."
         )
-    if temperature <= 0:
-        raise VIReIDError(f"A cycle-contrastive loss needs a temperature above 0, not {temperature}.")
+    check_setting("temperature", temperature, above=True)

@@ -10,10 +10,12 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from vireid_lightning.errors import VIReIDError
+from vireid_lightning.kinds import check_number
 
 # The exponentials of one block: 2**23 float32 values are 32 MiB, the whole of one pair of 72 x 36 maps.
 _BLOCK_ELEMENTS = 2**23
-# exp(1 / 0.02) = exp(50) times the pixels of an image, and its inverse, are far inside float32's range.
+# Below, exponentials leave float32's range. exp(1 / 0.02) = exp(50) times the pixels of an image, and its inverse, are
+# far inside it.
 _LOWEST_TEMPERATURE = 0.02
 
 
@@ -102,11 +104,7 @@ def _check(visible: Tensor, infrared: Tensor, visible_mask: Tensor, infrared_mas
             )
         if mask.is_floating_point() or mask.is_complex():
             raise VIReIDError(f"The {name} mask is {mask.dtype}; part labels are integers, with 0 for background.")
-    if temperature < _LOWEST_TEMPERATURE:
-        raise VIReIDError(
-            f"A temperature of {temperature} takes the exponentials out of float32's range; "
-            f"use {_LOWEST_TEMPERATURE} or more."
-        )
+    check_number("temperature", temperature, _LOWEST_TEMPERATURE)
 
 
 def _sort_by_part(visible_mask: Tensor, infrared_mask: Tensor) -> tuple[Tensor, Tensor, list[_Layout]]:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from vireid_lightning.errors import VIReIDError
+from vireid_lightning.losses.arguments import check_setting
 from vireid_lightning.precision import in_float32
 
 
@@ -35,8 +36,8 @@ def sinkhorn(logits: Tensor, *, rounds: int = 20, temperature: float = 1.0) -> T
     """
     if logits.ndim < 2 or logits.shape[-1] != logits.shape[-2]:
         raise VIReIDError(f"sinkhorn needs square matrices (..., d, d) and got the shape {tuple(logits.shape)}.")
-    if rounds < 1 or temperature <= 0:
-        raise VIReIDError(f"sinkhorn needs 1 round or more and a temperature above 0, not {rounds} and {temperature}.")
+    check_setting("rounds", rounds, 1, whole=True)
+    check_setting("temperature", temperature, above=True)
     logarithm = logits / temperature
     for _ in range(rounds):
         logarithm = logarithm.log_softmax(-1).log_softmax(-2)

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vireid_lightning.errors import VIReIDError
 from vireid_lightning.losses.distances import euclidean_distances
 from vireid_lightning.precision import in_float32
 
@@ -36,10 +37,15 @@ def weighted_regularized_triplet_loss(
         A scalar, float32 (float64 for float64 embeddings). Anchors without a negative are left out; 0, with gradients
         of 0, where no anchor is left.
 
+    Raises:
+        VIReIDError: If there is no such form.
+
     Example:
         >>> weighted_regularized_triplet_loss(torch.tensor([[0.0], [3.0]]), torch.tensor([0, 1]), form="softmax")
         tensor(0.0486)
     """
+    if form not in ("release", "softmax"):
+        raise VIReIDError(f"form is {form!r}; give release or softmax.")
     distances = euclidean_distances(embeddings, embeddings)
     positive = identity[:, None] == identity[None, :]
     # An anchor without a negative is in a batch of one identity, where no anchor has one. All its images then count as

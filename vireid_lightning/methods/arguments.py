@@ -32,7 +32,9 @@ SHARED_ARGUMENTS = {
 
 
 #: Ends of the names of numbers that are 0 or more.
-_NOT_NEGATIVE = ("weight", "weights", "margin", "margins", "share", "rounds", "epochs", "steps", "warmup", "until")
+_NOT_NEGATIVE = (
+    "weight", "weights", "margin", "margins", "share", "rounds", "blocks", "epochs", "steps", "warmup", "until"
+)  # fmt: skip
 
 #: Ends of the names of numbers above 0.
 _POSITIVE = ("temperature", "temperatures", "scale", "dimension", "channels", "parts", "patterns", "stripes")

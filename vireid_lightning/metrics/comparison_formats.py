@@ -127,18 +127,24 @@ def format_latex(comparison: Comparison) -> str:
 
 def format_csv(comparison: Comparison) -> str:
     """Return the comparison as CSV: a line for each row and protocol, scores and deviations with all their digits."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
+    lines: list[str] = []
+
+    def write(*cells: object) -> None:
+        # Python's writer quotes the characters of its own line end: with both of them, a lone carriage return, too.
+        line = io.StringIO(newline="")
+        csv.writer(line, lineterminator="\r\n").writerow(cells)
+        lines.append(line.getvalue().removesuffix("\r\n") + "\n")
+
     names = [word for measure in comparison.measures for word in (measure, f"{measure}_deviation")]
-    writer.writerow(["dataset", "method", "marks", "runs", "trials", "protocol", *names])
+    write("dataset", "method", "marks", "runs", "trials", "protocol", *names)
     for row in comparison.rows:
         about = [comparison.dataset, row.name, "; ".join(row.marks), "" if row.runs is None else row.runs]
         for protocol in comparison.protocols:
             values: list[float | None] = []
             for measure in comparison.measures:
                 values += [row.scores.get((protocol, measure)), row.deviations.get((protocol, measure))]
-            writer.writerow([*about, " ".join(map(str, row.trials)), protocol, *values])  # None is written as nothing
-    return text.getvalue()
+            write(*about, " ".join(map(str, row.trials)), protocol, *values)  # None is written as nothing
+    return "".join(lines)
 
 
 def escape_latex(text: str) -> str:

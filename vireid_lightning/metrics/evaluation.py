@@ -11,6 +11,7 @@ import numpy as np
 
 from vireid_lightning.environment import list_versions
 from vireid_lightning.errors import VIReIDError
+from vireid_lightning.kinds import check_number
 from vireid_lightning.metrics.embeddings import Embeddings
 from vireid_lightning.metrics.re_ranking import ReRanking
 from vireid_lightning.metrics.result_files import check_about
@@ -131,6 +132,7 @@ def evaluate_file(
         VIReIDError: For a file that cannot be scored, one whose images are not those of the test split, or one of
             weights that were trained on another trial.
     """
+    check_number("block_mb", block_mb, 1, whole=True)
     embeddings = Embeddings.load(path)
     about = _about(embeddings, dataset)
     if about["trial_mismatch"] and not allow_trial_mismatch:

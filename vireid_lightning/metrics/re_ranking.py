@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from vireid_lightning.errors import VIReIDError
-from vireid_lightning.kinds import check_kinds
+from vireid_lightning.kinds import check_kinds, check_number
 from vireid_lightning.metrics.k_reciprocal import (
     InnerProducts,
     check_embeddings,
@@ -89,6 +89,7 @@ def re_rank(
         torch.Size([10, 20])
     """
     ReRanking(k1, k2, lambda_value)  # checks them
+    check_number("block_mb", block_mb, 1, whole=True)
     check_embeddings(query, "query embeddings")
     check_embeddings(gallery, "gallery embeddings")
     if query.shape[1] != gallery.shape[1]:

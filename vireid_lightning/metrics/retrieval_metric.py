@@ -12,6 +12,7 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from vireid_lightning.errors import VIReIDError
+from vireid_lightning.kinds import check_kinds, check_number
 from vireid_lightning.metrics.distances import check_distance
 from vireid_lightning.metrics.embeddings import Embeddings
 from vireid_lightning.metrics.re_ranking import ReRanking
@@ -62,6 +63,8 @@ class RetrievalMetric(Metric):
     ) -> None:
         super().__init__(**kwargs)
         check_distance(distance)
+        check_number("block_mb", block_mb, 1, whole=True)
+        check_kinds({"rerank": rerank}, RetrievalMetric.__init__)
         self.samples, self.protocols = samples, tuple(protocols)
         self.distance, self.block_mb, self.rerank = distance, block_mb, rerank
         # Rows are held end to end: a process that saw no image can then take part in the gathering.

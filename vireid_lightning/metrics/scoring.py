@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vireid_lightning.errors import VIReIDError
+from vireid_lightning.kinds import check_kinds, check_number
 from vireid_lightning.metrics import engine
 from vireid_lightning.metrics.distances import Distances, EmbeddingDistances, Positions, check_distance, find_places
 from vireid_lightning.metrics.embeddings import Embeddings
@@ -63,6 +64,8 @@ def score_protocols(
             re-ranked, or a trial without any true match.
     """
     check_distance(distance)
+    check_number("block_mb", block_mb, 1, whole=True)
+    check_kinds({"rerank": rerank}, score_protocols)
     if query.size != gallery.size:
         raise VIReIDError(
             f"Queries have {query.size} values and gallery images {gallery.size}; embed both with the same model."

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vireid_lightning.errors import VIReIDError
+from vireid_lightning.kinds import check_number
 from vireid_lightning.modules.high_resolution import build_high_resolution
 from vireid_lightning.modules.modality_rows import ModalityRows
 from vireid_lightning.modules.own_network import build_own, import_path
@@ -120,6 +121,7 @@ class Backbone(nn.Module):
         stage1_for: str | None = None,
     ) -> None:
         super().__init__()
+        check_number("two_stream_until", two_stream_until, 0, whole=True)
         settings = BackboneSettings.of(settings)
         if last_stride is not None:
             settings = replace(settings, last_stride=last_stride)
@@ -130,7 +132,7 @@ class Backbone(nn.Module):
                 f"{stage1_for}, which must have a stride of 4; that of '{self.name}' has {trunk.strides[1]}. Choose a "
                 "four-stage network, such as resnet50, convnext_tiny or swin_tiny_patch4_window7_224."
             )
-        if not 0 <= two_stream_until <= trunk.streams:
+        if two_stream_until > trunk.streams:
             raise VIReIDError(
                 f"two_stream_until is {two_stream_until}; give 0 (one stream) to {trunk.streams} "
                 f"({'all parts' if trunk.streams == len(trunk.parts) else f'all that {self.name} can have'} "

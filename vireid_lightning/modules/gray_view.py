@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vireid_lightning.kinds import check_number, check_whole
 from vireid_lightning.types import IMAGENET_MEAN, IMAGENET_STD
 
 #: The channel that a view keeps where none is given: green is nearest to the luminance.
@@ -29,6 +30,7 @@ class GrayView(nn.Module):
 
     def __init__(self, fake_share: float = 0.2) -> None:
         super().__init__()
+        check_number("fake_share", fake_share, 0, 1)
         self.fake_share = fake_share
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
@@ -72,4 +74,6 @@ def draw_channels(count: int, seed: Sequence[int]) -> Tensor:
     Returns:
         (count,) int64 of 0 to 2, on the CPU.
     """
+    check_number("count", count, 0, whole=True)
+    check_whole("seed", seed, 0)
     return torch.from_numpy(np.random.default_rng(list(seed)).integers(3, size=count))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from vireid_lightning.kinds import check_sizes
 from vireid_lightning.precision import widen
 
 
@@ -22,6 +23,7 @@ class ModalityAlleviation(nn.Module):
 
     def __init__(self, channels: int, reduction: int = 16) -> None:
         super().__init__()
+        check_sizes(channels=channels, reduction=reduction)
         hidden = max(channels // reduction, 1)
         self.attention = nn.Sequential(
             nn.Conv2d(channels, hidden, kernel_size=1, bias=False),

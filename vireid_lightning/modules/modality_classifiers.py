@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vireid_lightning.kinds import check_number, check_sizes
 from vireid_lightning.types import VISIBLE
 
 
@@ -22,6 +23,7 @@ class ModalityClassifiers(nn.Module):
 
     def __init__(self, in_features: int, num_classes: int) -> None:
         super().__init__()
+        check_sizes(in_features=in_features, num_classes=num_classes)
         self.visible = nn.Linear(in_features, num_classes, bias=False)
         self.infrared = nn.Linear(in_features, num_classes, bias=False)
         self.visible_mean: Tensor
@@ -36,6 +38,7 @@ class ModalityClassifiers(nn.Module):
         Args:
             rate: Share a of the way, 0 to 1; the paper's is :func:`mean_rate`.
         """
+        check_number("rate", rate, 0, 1)
         self.visible_mean.lerp_(self.visible.weight, rate)
         self.infrared_mean.lerp_(self.infrared.weight, rate)
 
@@ -61,4 +64,6 @@ class ModalityClassifiers(nn.Module):
 
 def mean_rate(epoch: int, momentum: float = 0.2) -> float:
     """Return the share a = momentum * min(100 / (epoch + 1), 1) by which the means move, epochs counted from 1."""
+    check_number("epoch", epoch, 1, whole=True)
+    check_number("momentum", momentum, 0, 1)
     return momentum * min(100 / (epoch + 1), 1.0)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
+from vireid_lightning.kinds import check_sizes
+
 
 class BNNeck(nn.BatchNorm1d):
     """BatchNorm1d whose shift starts at 0 and is never trained (Luo et al., CVPRW 2019); a loaded shift is used.
@@ -15,5 +17,6 @@ class BNNeck(nn.BatchNorm1d):
     """
 
     def __init__(self, num_features: int) -> None:
+        check_sizes(num_features=num_features)
         super().__init__(num_features)
         self.bias.requires_grad_(False)

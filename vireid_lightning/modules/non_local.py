@@ -7,6 +7,8 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
+from vireid_lightning.kinds import check_number, check_sizes
+
 
 class NonLocal(nn.Module):
     """Residual attention of every position on every other, without a softmax (Wang et al., CVPR 2018, eq. 6).
@@ -22,6 +24,7 @@ class NonLocal(nn.Module):
 
     def __init__(self, channels: int, inner: int = 1) -> None:
         super().__init__()
+        check_sizes(channels=channels, inner=inner)
         self.theta = nn.Conv2d(channels, inner, 1)
         self.phi = nn.Conv2d(channels, inner, 1)
         self.g = nn.Conv2d(channels, inner, 1)
@@ -56,6 +59,7 @@ def insert_non_local(stage: nn.Sequential, channels: int, count: int, inner: int
     Returns:
         The inserted blocks, first to last.
     """
+    check_number("count", count, 0, whole=True)
     blocks = stage
     while len(blocks) and isinstance(blocks[-1], nn.Sequential) and len(blocks[-1]):
         blocks = blocks[-1]

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vireid_lightning.errors import VIReIDError
+from vireid_lightning.kinds import check_sizes, check_whole
 from vireid_lightning.modules.modality_rows import ModalityRows
 from vireid_lightning.modules.neck import BNNeck
 from vireid_lightning.modules.pooling import GeM
@@ -27,6 +28,8 @@ def require_part_rows(height: int, parts: int, strides: Sequence[int] = (4, 16))
     Raises:
         VIReIDError: If the parts do not divide the rows of a map; names the nearest heights that fit.
     """
+    check_sizes(height=height, parts=parts)
+    check_whole("strides", strides)
     rows = [-(-height // stride) for stride in strides]
     if any(count % parts for count in rows):
         unit = parts * max(strides)
@@ -45,6 +48,7 @@ def cut_parts(maps: Tensor, parts: int) -> Tensor:
 
 def shrink_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
     """Resize a mask (B, H, W) by nearest neighbour, which takes pixel (4u, 4v) for (u, v) of a quarter of the size."""
+    check_whole("size", size, length=2)
     rows, columns = (
         torch.arange(new, device=mask.device) * old // new for new, old in zip(size, mask.shape[1:], strict=True)
     )
@@ -66,6 +70,7 @@ class PartAwareParsing(nn.Module):
 
     def __init__(self, channels: int, num_classes: int, parts: int = 6, *, signed: bool = False) -> None:
         super().__init__()
+        check_sizes(channels=channels, num_classes=num_classes, parts=parts)
         self.parts = parts
         self.pool = GeM(signed=signed)
         self.neck = BNNeck(parts * channels)
@@ -115,6 +120,8 @@ class PixelClassifiers(nn.Module):
 
     def __init__(self, channels: Sequence[int], parts: int = 6) -> None:
         super().__init__()
+        check_whole("channels", channels)
+        check_sizes(parts=parts)
         self.channels = list(channels)
         self.visible = nn.Linear(sum(channels), 2 + parts, bias=False)
         self.infrared = nn.Linear(sum(channels), 2 + parts, bias=False)
@@ -163,6 +170,7 @@ def rectify_parts(mask: Tensor, maps: Tensor, parts: int = 6) -> Tensor:
     Returns:
         The rectified mask (B, H, W) int64.
     """
+    check_sizes(parts=parts)
     with torch.autocast(maps.device.type, enabled=False):
         features = widen(maps).flatten(2)
         members = F.one_hot(mask.flatten(1), parts + 1)[:, :, 1:].to(features.dtype)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from vireid_lightning.kinds import check_sizes
 from vireid_lightning.precision import widen
 
 
@@ -24,6 +25,7 @@ class PatternAlignment(nn.Module):
 
     def __init__(self, channels: int, parts: int = 6) -> None:
         super().__init__()
+        check_sizes(channels=channels, parts=parts)
         self.masks = nn.Conv2d(channels, parts, kernel_size=1)
         assert self.masks.bias is not None
         nn.init.zeros_(self.masks.bias)

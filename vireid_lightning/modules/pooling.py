@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vireid_lightning.errors import VIReIDError
+from vireid_lightning.kinds import check_number
 from vireid_lightning.precision import widen
 
 
@@ -31,7 +31,7 @@ class GeM(nn.Module):
     signed root of a signed mean would have an infinite gradient wherever values cancel out.
 
     Args:
-        p: The exponent, 1 being the average and infinity the maximum.
+        p: The exponent, above 0: 1 gives the average, large ones nearly the maximum.
         learnable: Whether ``p`` is a parameter that starts at this value.
         signed: Whether maps are signed. Without, values below 0 count as 0. The state dict of a signed one says so
             (``signs``); one that does not, as before there was a choice, is loaded as one that is not.
@@ -41,8 +41,7 @@ class GeM(nn.Module):
 
     def __init__(self, p: float = 3.0, *, learnable: bool = False, signed: bool = False) -> None:
         super().__init__()
-        if p <= 0:
-            raise VIReIDError(f"GeM's exponent p is {p}; give a value above 0.")
+        check_number("GeM's exponent p (gem_p of a method)", p, 0, above=True)
         self.p: float | nn.Parameter = nn.Parameter(torch.tensor(float(p))) if learnable else float(p)
         self.signed = False
         if signed:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vireid_lightning.errors import VIReIDError
+from vireid_lightning.kinds import check_number, check_sizes, check_whole
 
 
 def shuffle_stripes(images: Tensor, order: Tensor) -> Tensor:
@@ -53,6 +54,9 @@ def draw_orders(count: int, stripes: int, seed: Sequence[int]) -> Tensor:
     Returns:
         (count, stripes) int64, on the CPU.
     """
+    check_number("count", count, 0, whole=True)
+    check_sizes(stripes=stripes)
+    check_whole("seed", seed, 0)
     # PyTorch's generator takes one number; NumPy's seed sequence makes one of several, where a sum would collide.
     mixed = int(np.random.SeedSequence(list(seed)).generate_state(1, np.uint64)[0] >> np.uint64(1))
     generator = torch.Generator().manual_seed(mixed)
@@ -104,6 +108,7 @@ def pool_stripes(maps: Tensor, stripes: int) -> Tensor:
     Raises:
         VIReIDError: If ``stripes`` does not divide H.
     """
+    check_sizes(stripes=stripes)
     if maps.shape[2] % stripes:
         raise VIReIDError(
             f"A map of {maps.shape[2]} rows cannot be cut into {stripes} equal stripes; give images of another height."
@@ -124,6 +129,7 @@ class PermutationHead(nn.Module):
 
     def __init__(self, channels: int, stripes: int) -> None:
         super().__init__()
+        check_sizes(channels=channels, stripes=stripes)
         self.stripes = stripes
         self.linear = nn.Linear(channels, stripes * stripes)
 
@@ -146,6 +152,7 @@ class PartHead(nn.Module):
 
     def __init__(self, channels: int, stripes: int, dimension: int) -> None:
         super().__init__()
+        check_sizes(channels=channels, stripes=stripes, dimension=dimension)
         self.stripes = stripes
         self.project = nn.Conv1d(channels, dimension, 1)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vireid_lightning.errors import VIReIDError
+from vireid_lightning.kinds import check_number
 from vireid_lightning.metrics.embeddings import Embeddings
 from vireid_lightning.metrics.results import ScoreTable
 from vireid_lightning.report.embedding_map import EmbeddingMap, draw_map
@@ -79,8 +79,7 @@ def collect(
     Raises:
         VIReIDError: For fewer than one list, a path of no query, or a ``metrics.csv`` that cannot be read.
     """
-    if lists < 1:
-        raise VIReIDError(f"The number of rank lists is {lists}; give at least 1.")
+    check_number("The number of rank lists", lists, 1, whole=True)
     names = names or {}
     rows = choose_rows(table.rows, embeddings, default)
     listed = rows

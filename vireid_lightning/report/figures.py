@@ -10,6 +10,7 @@ import numpy as np
 
 from vireid_lightning.errors import VIReIDError
 from vireid_lightning.files import atomic_write
+from vireid_lightning.kinds import check_number
 from vireid_lightning.report import charts
 from vireid_lightning.report.charts import PAPER, Ink, make_figure, plain_style
 from vireid_lightning.report.content import ReportContent
@@ -26,6 +27,9 @@ KINDS = ("cmc", "roc", "pairs", "map", "training", "ranks")
 
 #: Formats of files.
 FORMATS = ("pdf", "png", "svg")
+
+#: Dots per inch at most: a figure is several inches wide, and more would fill the memory.
+_MOST_DPI = 2400
 
 #: Height in pixels of the images of a rank list, width as one half of it.
 _HEIGHT = 192
@@ -65,8 +69,7 @@ def write_figures(
         for name in given:
             if name not in known:
                 raise VIReIDError(f"There is no {what} '{name}'; choose from {', '.join(known)}.")
-    if dpi < 30:
-        raise VIReIDError(f"dpi is {dpi}; give at least 30.")
+    check_number("dpi", dpi, 30, _MOST_DPI, whole=True)
     drawers = {name: draw for name, draw in list_drawers(content) if name.split("_")[0] in kinds}
     paths = {(name, suffix): Path(folder) / f"{name}.{suffix}" for name in drawers for suffix in formats}
     for path in paths.values():

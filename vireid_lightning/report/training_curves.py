@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vireid_lightning.errors import VIReIDError
+from vireid_lightning.files import is_file, name_absence
 from vireid_lightning.report.text import clean
 
 #: Prefix of the names that Lightning's LearningRateMonitor logs.
@@ -43,12 +44,15 @@ def read_training_curves(path: str | Path) -> TrainingCurves:
     Raises:
         VIReIDError: The file cannot be read, or has no column ``step``.
     """
+    if not is_file(path):
+        raise VIReIDError(f"The training curves {path} cannot be read: it {name_absence(path)}; leave them out.")
     try:
         with Path(path).open(encoding="utf-8", errors="replace", newline="") as file:
-            rows = list(csv.DictReader(file))
+            reader = csv.DictReader(file)
+            rows = list(reader)
     except (OSError, csv.Error) as error:
         raise VIReIDError(f"The training curves {path} cannot be read: {error}; leave them out.") from error
-    if rows and "step" not in rows[0]:
+    if reader.fieldnames and "step" not in reader.fieldnames:
         raise VIReIDError(f"{path} has no column 'step'; give the metrics.csv of a run's CSVLogger.")
     series: dict[str, Points] = {}
     for row in rows:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from vireid_lightning.files import atomic_write
+from vireid_lightning.kinds import check_number
 from vireid_lightning.metrics.results import keep_earlier
 from vireid_lightning.report.content import ReportContent
 from vireid_lightning.report.page import render_page
@@ -21,6 +22,7 @@ def write_report(path: str | Path, content: ReportContent, *, max_mb: float = 16
     Raises:
         VIReIDError: As :func:`~vireid_lightning.report.page.render_page`.
     """
+    check_number("max_mb", max_mb, 0, above=True)
     page = render_page(content, max_mb=max_mb)
     kept = keep_earlier(path)
     with atomic_write(path) as file:

@@ -12,6 +12,7 @@ import pytest
 from vireid_lightning.cli import vireid
 from vireid_lightning.errors import VIReIDError
 from vireid_lightning.metrics import compare
+from vireid_lightning.metrics.comparison import ComparedRow, Comparison
 from vireid_lightning.metrics.comparison_formats import FORMATS, escape_latex
 
 NAMES = ("visible-to-infrared", "infrared-to-visible")
@@ -225,6 +226,13 @@ def test_csv_is_read_back(hard):
     assert float(rows[0]["mAP"]) == 51.5
     assert float(rows[0]["mAP_deviation"]) == statistics.stdev([50, 53])
     assert (rows[2]["rank1"], rows[2]["rank1_deviation"], rows[3]["rank1"]) == ("70.5", "", "")
+
+
+def test_csv_keeps_a_lone_carriage_return():
+    row = ComparedRow("A\rB", (), 1, (), {("all", "mAP"): 1.0}, {})
+    text = FORMATS["csv"](Comparison("Mine", ("all",), ("mAP",), (row,)))
+    assert '"A\rB"' in text
+    assert next(csv.DictReader(io.StringIO(text, newline="")))["method"] == "A\rB"
 
 
 def test_markdown(hard):

@@ -44,7 +44,7 @@ def test_every_layout_is_drawn_and_read(layout, tmp_path, capsys):
         (["--layout", "llcm", "--like", "exp"], "--like"),
         (["--like", "exp", "--images", "3"], "--images"),
         (["--like", "nowhere"], "does not exist"),
-        (["--identities", "0"], "at least 1"),
+        (["--identities", "0"], "train is 0; give a whole number from 1"),
         (["--difficulty", "2"], "difficulty"),
         (["--size", "128"], "height x width"),
         (["--workers", "0"], "workers=0"),

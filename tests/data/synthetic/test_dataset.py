@@ -107,7 +107,7 @@ def test_an_interrupted_drawing_is_continued(drawn, tmp_path, monkeypatch):
 
 
 def test_zero_workers_are_refused(tmp_path):
-    with pytest.raises(VIReIDError, match="workers=0"):
+    with pytest.raises(VIReIDError, match="workers is 0"):
         write_plan(tiny_plan(), tmp_path / "root", workers=0)
 
 

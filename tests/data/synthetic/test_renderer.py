@@ -98,7 +98,7 @@ def test_every_material_and_viewpoint_is_drawn():
         ((-1, 0.5), "seed"),
         ((0, 1.5), "difficulty"),
         ((0, float("nan")), "difficulty"),
-        ((0, 0.5, (8, 8)), "height x width"),
+        ((0, 0.5, (8, 8)), "image_size"),
     ],
 )
 def test_settings_out_of_range(arguments, says):

@@ -12,11 +12,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vireid_lightning.data.datasets.matlab import read_variables
 from vireid_lightning.errors import VIReIDError
 from vireid_lightning.files import is_file
 
 #: How many faults of one kind a message lists before it only counts them.
 LIST_LIMIT = 10
+
+# Identities and cameras become numbers of 64 bits.
+_MOST_DIGITS = 18
 
 #: Encodings that spreadsheet programs still write, tried to name those that a file can be in.
 _LEGACY = ("gbk", "big5", "shift_jis", "cp1251", "cp1252")
@@ -155,7 +159,7 @@ def read_numbers(dataset: str, path: Path) -> list[int]:
     """Return the sorted distinct numbers of an index file that separates them by commas, spaces or line ends."""
     words = read_text(dataset, path).replace(",", " ").split()
     for word in words:
-        if not word.isdecimal():
+        if not word.isdecimal() or len(word) > _MOST_DIGITS:
             raise VIReIDError(
                 f"{dataset}: {path} holds {word[:99]!r} where an identity number belongs. It should be numbers "
                 "separated by commas; copy it from the original download."
@@ -165,7 +169,7 @@ def read_numbers(dataset: str, path: Path) -> list[int]:
 
 def read_matrix_numbers(dataset: str, path: Path, variable: str = "id") -> list[int]:
     """Return the sorted distinct numbers of one variable of a MATLAB file."""
-    numbers = sorted({int(number) for number in load_matrix(dataset, path, variable).ravel()})
+    numbers = sorted(set(to_whole(dataset, path, load_matrix(dataset, path, variable)).ravel().tolist()))
     if not numbers:
         raise VIReIDError(f"{dataset}: the index file {path} is empty. Copy it from the original download.")
     return numbers
@@ -173,19 +177,36 @@ def read_matrix_numbers(dataset: str, path: Path, variable: str = "id") -> list[
 
 def load_matrix(dataset: str, path: Path, variable: str) -> NDArray[Any]:
     """Return one variable of a MATLAB file (cell arrays as object arrays)."""
-    from scipy.io import loadmat  # takes 0.2 s to import, and only MATLAB files need it
-
     if not is_file(path):
         raise VIReIDError(
             f"{dataset}: the index file {path} is missing. Copy it from the original download, or correct the root."
         )
     try:
-        content = loadmat(str(path))
-    except Exception as error:  # SciPy raises a different type for every way in which a file can be broken
+        content = read_variables(path.read_bytes())
+    except (OSError, ValueError) as error:
         raise VIReIDError(f"{dataset}: {path} is not a readable MATLAB file ({error}). Copy it again.") from error
     if variable not in content:
         raise VIReIDError(f"{dataset}: {path} holds no variable {variable!r}. Copy it from the original download.")
-    return np.asarray(content[variable])
+    return content[variable]
+
+
+def to_whole(dataset: str, path: Path, values: object) -> NDArray[np.int64]:
+    """Return the whole numbers that a variable or a cell of a MATLAB file holds, of any shape.
+
+    Raises:
+        VIReIDError: It holds anything but whole numbers from 0.
+    """
+    found = np.asarray(values)
+    if found.dtype.kind not in "iuf" or not bool(((found >= 0) & (found < 10**_MOST_DIGITS)).all()):
+        numbers = None
+    else:
+        numbers = found.astype(np.int64)
+    if numbers is None or not bool((numbers == found).all()):
+        raise VIReIDError(
+            f"{dataset}: {path} holds {' '.join(str(values).split())[:80]!r} where whole numbers from 0 belong. "
+            "Copy it from the original download."
+        )
+    return numbers
 
 
 def read_rows(dataset: str, path: Path, columns: int) -> list[list[str]]:
@@ -219,8 +240,11 @@ def read_rows(dataset: str, path: Path, columns: int) -> list[list[str]]:
 def to_number(dataset: str, word: str, what: str, where: str) -> int:
     """Return ``word`` as an integer, or raise a :class:`VIReIDError` that says what it should have been."""
     try:
+        if len(word) > _MOST_DIGITS:
+            raise ValueError
         return int(word)
     except ValueError:
+        word = word[:99]
         raise VIReIDError(f"{dataset}: {where} has {word!r} where {what} belongs.") from None
 
 

@@ -17,6 +17,7 @@ from vireid_lightning.data.datasets.index_files import (
     read_matrix_numbers,
     read_numbers,
     require_disjoint,
+    to_whole,
 )
 from vireid_lightning.data.datasets.protocol_building import (
     DIRECTIONS,
@@ -195,7 +196,7 @@ class SYSUMM01(ReIDDataset):
         path = self.root / "exp" / "rand_perm_cam.mat"
         cells = load_matrix(self.name, path, "rand_perm_cam").ravel()
         orders = {}
-        if len(cells) != len(CAMERA_MODALITY):
+        if len(cells) != len(CAMERA_MODALITY) or cells.dtype != object:
             raise VIReIDError(
                 f"{self.name}: rand_perm_cam in {path} has {len(cells)} cells where there should be one for each of "
                 f"the {len(CAMERA_MODALITY)} cameras. Copy the file from the original download."
@@ -203,14 +204,24 @@ class SYSUMM01(ReIDDataset):
         for identity in self._identities[split]:
             for camera in CAMERA_MODALITY:
                 rows = cells[camera - 1].ravel()
-                if identity > len(rows) or not np.asarray(rows[identity - 1]).size:
+                if rows.dtype != object:
+                    raise VIReIDError(
+                        f"{self.name}: rand_perm_cam in {path} has no cell for each identity in camera {camera}. Copy "
+                        "the file from the original download."
+                    )
+                if not 1 <= identity <= len(rows) or not np.asarray(rows[identity - 1]).size:
                     continue
-                order = np.atleast_2d(rows[identity - 1]).astype(np.int64)
+                order = np.atleast_2d(to_whole(self.name, path, rows[identity - 1]))
                 if len(order) < GALLERY_DRAWS:
                     raise VIReIDError(
                         f"{self.name}: rand_perm_cam in {path} has {len(order)} rows for identity {identity} in "
                         f"camera {camera} where {GALLERY_DRAWS} trials belong. Copy the file from the original "
                         "download."
+                    )
+                if order.ndim > 2 or not np.isin(order, order[0]).all():
+                    raise VIReIDError(
+                        f"{self.name}: rand_perm_cam in {path} has rows of other images than the first for identity "
+                        f"{identity} in camera {camera}. Copy the file from the original download."
                     )
                 orders[identity, camera] = order
         return orders

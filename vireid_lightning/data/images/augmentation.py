@@ -11,7 +11,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from vireid_lightning.data.images.resizing import LARGEST_SIDE, check_image_size
 from vireid_lightning.errors import VIReIDError, did_you_mean
+from vireid_lightning.kinds import check_kinds
 
 #: Rectangles drawn for random erasing before it gives up.
 _TRIES = 10
@@ -71,15 +73,15 @@ class Augmentation:
         Raises:
             VIReIDError: A value is outside its range.
         """
+        check_kinds(vars(self), Augmentation, "Augmentation: ")
         for name in ("flip", "jitter", "grayscale", "channel_exchange", "channel_erasing", "erasing"):
             _require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "a probability between 0 and 1")
         for name in ("brightness", "contrast", "saturation"):
             _require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "a value between 0 and 1")
-        _require(self.pad >= 0, "pad", self.pad, "0 or more pixels")
-        fills = (self.pad_fill, *self.channel_erasing_fill)
-        _require(
-            all(0 <= fill <= 255 for fill in fills), "pad_fill or channel_erasing_fill", fills, "values of 0 to 255"
-        )
+        _require(0 <= self.pad <= LARGEST_SIDE, "pad", self.pad, f"0 to {LARGEST_SIDE} pixels")
+        _require(0 <= self.pad_fill <= 255, "pad_fill", self.pad_fill, "a grey value of 0 to 255")
+        fill = self.channel_erasing_fill
+        _require(all(0 <= value <= 255 for value in fill), "channel_erasing_fill", fill, "values of 0 to 255")
         low, high = self.erasing_area
         _require(0 < low <= high <= 1, "erasing_area", self.erasing_area, "two ascending shares between 0 and 1")
         low, high = self.erasing_ratio
@@ -146,6 +148,7 @@ class TrainTransform:
 
     def __init__(self, augmentation: Augmentation, image_size: tuple[int, int]) -> None:
         self.augmentation = augmentation.check()
+        check_image_size(image_size)
         self.image_size = image_size
         # Where nothing changes colours, albumentations and the second it takes to import are not needed.
         self.colour_steps: list[Any] = []

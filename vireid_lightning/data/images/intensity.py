@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +10,17 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from vireid_lightning.data.images.reading import BadImageError, Limits, check_header, decode, read_content, read_start
+from vireid_lightning.data.images.reading import (
+    BadImageError,
+    Limits,
+    check_header,
+    check_limits,
+    decode,
+    read_content,
+    read_start,
+)
 from vireid_lightning.errors import VIReIDError
+from vireid_lightning.kinds import check_kinds
 from vireid_lightning.types import MODALITIES, Sample
 
 #: Percentiles are those of at most so many images of a modality, spread evenly over the training set's list ...
@@ -61,16 +69,15 @@ class IntensityRange:
         Raises:
             VIReIDError: Two values do not ascend, percentiles are outside 0 to 100, or a modality has both.
         """
+        percentiles_of = {name: value for name, value in vars(self).items() if name.endswith("_percentiles")}
+        check_kinds(percentiles_of, IntensityRange, "intensity_range.")
         for modality in MODALITIES:
             values, percentiles = self._get(modality)
             if values is not None and percentiles is not None:
                 raise VIReIDError(
                     f"intensity_range.{modality} and intensity_range.{modality}_percentiles are both set: give one."
                 )
-            if values is not None and not (all(map(math.isfinite, values)) and values[0] < values[1]):
-                raise VIReIDError(
-                    f"intensity_range.{modality} is {list(values)}: give two ascending values, such as [7300, 8240]."
-                )
+            check_limits(f"intensity_range.{modality}", values)
             if percentiles is not None and not 0 <= percentiles[0] < percentiles[1] <= 100:
                 raise VIReIDError(
                     f"intensity_range.{modality}_percentiles is {list(percentiles)}: give two ascending percentiles "

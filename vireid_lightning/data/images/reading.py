@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import numbers
 import os
 import stat
 from collections.abc import Sequence
@@ -15,9 +17,15 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from vireid_lightning.data.images.headers import FORMATS, HEADER_BYTES, Header, read_header
-from vireid_lightning.data.images.resizing import Interpolation, resize_image
+from vireid_lightning.data.images.resizing import (
+    Interpolation,
+    check_image_size,
+    check_interpolation,
+    resize_image,
+)
 from vireid_lightning.errors import VIReIDError
-from vireid_lightning.types import MODALITIES
+from vireid_lightning.kinds import check_kinds
+from vireid_lightning.types import MODALITIES, check_modality
 
 #: The values that become black and white.
 Limits = tuple[float, float]
@@ -72,6 +80,9 @@ def read_image(
         BadImageError: The file is missing, no regular file, empty, truncated, too large or no image.
         DeepImageError: The file has more than 8 bits and there are no ``limits``.
     """
+    check_limits("limits", limits)
+    if modality is not None:
+        check_modality(modality)
     content = read_content(path)
     header = check_header(path, content)
     _require_limits(path, header, limits, modality, setting)
@@ -80,6 +91,22 @@ def read_image(
         return np.asarray(values)
     assert limits is not None
     return scale_intensity(values, limits)
+
+
+def check_limits(name: str, limits: object) -> None:
+    """Refuse what is neither None nor two finite ascending values.
+
+    Raises:
+        VIReIDError: Names them.
+    """
+    values: Any = limits if isinstance(limits, (list, tuple)) else ()
+    if limits is not None and not (
+        len(values) == 2
+        and all(isinstance(value, numbers.Real) and not isinstance(value, bool) for value in values)
+        and -math.inf < values[0] < values[1] < math.inf
+    ):
+        said = list(values) if values else repr(limits)
+        raise VIReIDError(f"{name} is {said}: give two ascending values, such as [7300, 8240].")
 
 
 def stat_file(path: Path) -> os.stat_result:
@@ -190,6 +217,13 @@ class ImageFiles:
         limits: tuple[Limits | None, ...] = (None, None),
         setting: str = INTENSITY,
     ) -> None:
+        check_image_size(image_size)
+        check_interpolation(interpolation)
+        check_kinds({"modalities": modalities, "limits": limits}, ImageFiles.__init__)
+        for number in set(modalities):
+            check_modality(number, "modalities")
+        for pair in limits:
+            check_limits("limits", pair)
         self.root = root
         self.paths = list(paths)
         self.image_size = image_size

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import numbers
+from typing import Literal, get_args
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from vireid_lightning.errors import VIReIDError
 
 Interpolation = Literal[
     "bilinear", "bicubic", "lanczos", "opencv-bilinear", "opencv-bicubic", "opencv-lanczos", "opencv-area"
@@ -34,6 +37,35 @@ _OPENCV_KERNELS: dict[str, int] = {
 }
 
 
+#: Largest height and width of images that a network takes.
+LARGEST_SIDE = 4096
+
+
+def check_image_size(image_size: tuple[int, int]) -> None:
+    """Refuse what is no height and width of images that a network takes.
+
+    Raises:
+        VIReIDError: Names the size.
+    """
+    sides = tuple(image_size) if isinstance(image_size, (list, tuple)) else ()
+    whole = all(isinstance(side, numbers.Integral) and not isinstance(side, bool) for side in sides)
+    if len(sides) != 2 or not whole or min(sides) < 1 or max(sides) > LARGEST_SIDE:
+        raise VIReIDError(
+            f"image_size is {image_size}: give height and width in pixels, such as [384, 128], of at most "
+            f"{LARGEST_SIDE}."
+        )
+
+
+def check_interpolation(interpolation: str) -> None:
+    """Refuse an interpolation that there is not.
+
+    Raises:
+        VIReIDError: Names it.
+    """
+    if interpolation not in get_args(Interpolation):
+        raise VIReIDError(f"interpolation is '{interpolation}': give one of {', '.join(RESIZERS)}.")
+
+
 def resize_image(
     image: NDArray[np.uint8], image_size: tuple[int, int], interpolation: Interpolation
 ) -> NDArray[np.uint8]:
@@ -49,7 +81,12 @@ def resize_image(
 
     Returns:
         (height, width, 3) uint8; the image itself where it has that size.
+
+    Raises:
+        VIReIDError: If there is no such size or interpolation.
     """
+    check_image_size(image_size)
+    check_interpolation(interpolation)
     height, width = image_size
     if image.shape[:2] == (height, width):
         return image

@@ -7,6 +7,8 @@ from typing import cast
 
 from torch.utils.data import Dataset, DistributedSampler
 
+from vireid_lightning.data.samplers.planned import check_processes
+
 
 class EvaluationSampler(DistributedSampler[int]):
     """Deals the positions of a list to the ranks: rank r of R takes r, r + R, r + 2R, ...
@@ -20,6 +22,7 @@ class EvaluationSampler(DistributedSampler[int]):
     """
 
     def __init__(self, samples: Sized, *, num_replicas: int = 1, rank: int = 0) -> None:
+        check_processes(num_replicas, rank)
         # A DistributedSampler asks its dataset for nothing but its length.
         dataset = cast("Dataset[int]", samples)
         super().__init__(dataset, num_replicas=num_replicas, rank=rank, shuffle=False)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from vireid_lightning.data.samplers.planned import PlannedSampler, draw_in_turn
 from vireid_lightning.errors import VIReIDError
+from vireid_lightning.kinds import check_number
 from vireid_lightning.types import INFRARED, VISIBLE, Sample
 
 
@@ -59,6 +60,8 @@ class IdentitySampler(PlannedSampler):
         rank: int = 0,
         seed: int = 0,
     ) -> None:
+        check_number("identities_per_batch", identities_per_batch, whole=True)
+        check_number("images_per_modality", images_per_modality, whole=True)
         super().__init__(samples, num_replicas=num_replicas, rank=rank, seed=seed)
         self.identities_per_batch = identities_per_batch
         self.images_per_modality = images_per_modality

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from vireid_lightning.data.samplers.planned import PlannedSampler
 from vireid_lightning.errors import VIReIDError
+from vireid_lightning.kinds import check_number
 from vireid_lightning.types import INFRARED, MODALITIES, VISIBLE, Sample
 
 
@@ -51,6 +52,7 @@ class ModalitySampler(PlannedSampler):
         rank: int = 0,
         seed: int = 0,
     ) -> None:
+        check_number("images_per_modality", images_per_modality, whole=True)
         super().__init__(samples, num_replicas=num_replicas, rank=rank, seed=seed)
         modality = np.array([sample.modality for sample in samples], dtype=np.int64)
         self.images = tuple(np.flatnonzero(modality == number) for number in (VISIBLE, INFRARED))

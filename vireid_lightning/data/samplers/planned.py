@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset, DistributedSampler
 
-from vireid_lightning.errors import VIReIDError
+from vireid_lightning.kinds import check_number
 from vireid_lightning.types import UNKNOWN, Sample
 
 
@@ -30,6 +30,16 @@ class Draw(NamedTuple):
     index: int  # type: ignore[assignment]  # hides the method `index` of tuples, which nothing calls
     seed: int
     label: int = UNKNOWN
+
+
+def check_processes(num_replicas: int, rank: int) -> None:
+    """Refuse what is no number of processes and number of one of them, from 0.
+
+    Raises:
+        VIReIDError: Names the number that is wrong.
+    """
+    check_number("num_replicas", num_replicas, 1, whole=True)
+    check_number("rank", rank, 0, num_replicas - 1, whole=True)
 
 
 class PlannedSampler(DistributedSampler[Draw]):
@@ -51,6 +61,8 @@ class PlannedSampler(DistributedSampler[Draw]):
     first_step = 0
 
     def __init__(self, samples: Sequence[Sample], *, num_replicas: int, rank: int, seed: int) -> None:
+        check_processes(num_replicas, rank)
+        check_number("seed", seed, 0, whole=True)
         # A DistributedSampler asks its dataset for nothing but its length.
         dataset = cast("Dataset[Draw]", samples)
         super().__init__(dataset, num_replicas=num_replicas, rank=rank, shuffle=True, seed=seed, drop_last=True)
@@ -63,8 +75,8 @@ class PlannedSampler(DistributedSampler[Draw]):
             images: Number of images of the scarcer modality.
             per_step: Number of images of one modality in a step, over all ranks.
         """
-        if steps_per_epoch is not None and steps_per_epoch < 1:
-            raise VIReIDError(f"steps_per_epoch is {steps_per_epoch}: set 1 or more, or null for one pass.")
+        if steps_per_epoch is not None:
+            check_number("steps_per_epoch", steps_per_epoch, 1, whole=True)
         self.steps_per_epoch = max(1, round(images / per_step)) if steps_per_epoch is None else steps_per_epoch
         #: Number of images in this rank's batch.
         self.batch_size = 2 * per_step // self.num_replicas

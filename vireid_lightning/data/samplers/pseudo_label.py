@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset, DistributedSampler
 
-from vireid_lightning.data.samplers.planned import Draw, draw_in_turn
+from vireid_lightning.data.samplers.planned import Draw, check_processes, draw_in_turn
 from vireid_lightning.errors import VIReIDError
+from vireid_lightning.kinds import check_number
 
 
 class PseudoLabelSampler(DistributedSampler[list[Draw]]):
@@ -49,8 +50,9 @@ class PseudoLabelSampler(DistributedSampler[list[Draw]]):
     first_step = 0
 
     def __init__(self, *, steps_per_epoch: int, num_replicas: int = 1, rank: int = 0, seed: int = 0) -> None:
-        if steps_per_epoch < 1:
-            raise VIReIDError(f"steps_per_epoch is {steps_per_epoch}: set 1 or more.")
+        check_number("steps_per_epoch", steps_per_epoch, 1, whole=True)
+        check_processes(num_replicas, rank)
+        check_number("seed", seed, 0, whole=True)
         # A DistributedSampler asks its dataset for nothing but its length.
         steps = cast("Dataset[list[Draw]]", range(steps_per_epoch))
         super().__init__(steps, num_replicas=num_replicas, rank=rank, shuffle=True, seed=seed)

@@ -11,6 +11,8 @@ from typing import ClassVar, Literal
 from vireid_lightning.data.datasets.base import PublishedSplit, Split
 from vireid_lightning.data.datasets.sysu_mm01 import SYSUMM01
 from vireid_lightning.data.synthetic.layouts import plan_sysu_mm01
+from vireid_lightning.data.synthetic.layouts.plan import LARGEST_COUNT, MOST_WORKERS
+from vireid_lightning.kinds import check_kinds, check_number
 
 
 class Synthetic(SYSUMM01):
@@ -31,6 +33,9 @@ class Synthetic(SYSUMM01):
         train: The identities that training uses: those of ``train``, or of ``train`` and ``val`` together.
         validation: The identities that validation scores: those of ``val``, or the test identities.
         workers: Number of processes that draw; more than 1 needs a script with ``if __name__ == "__main__":``.
+
+    Raises:
+        VIReIDError: An argument is not of its kind, or outside its range.
 
     Example:
         >>> dataset = Synthetic("synthetic", identities=100, images=4)  # doctest: +SKIP
@@ -60,6 +65,11 @@ class Synthetic(SYSUMM01):
         validation: Literal["val", "test"] = "val",
         workers: int = 1,
     ) -> None:
+        given = {name: value for name, value in locals().items() if name not in ("self", "root", "__class__")}
+        check_kinds(given, Synthetic.__init__, f"{self.name}: ")
+        for name in ("identities", "val_identities", "test_identities", "images"):
+            check_number(f"{self.name}: {name}", given[name], 1, LARGEST_COUNT, whole=True)
+        check_number(f"{self.name}: workers", workers, 1, MOST_WORKERS, whole=True)
         # Imported here, because OpenCV draws, and what only names the datasets should not load it.
         from vireid_lightning.data.synthetic.drawing import MARKER, describe_drawing, write_plan
         from vireid_lightning.data.synthetic.renderer import PedestrianRenderer

@@ -18,8 +18,10 @@ from tqdm import tqdm
 
 from vireid_lightning.data.datasets.base import DRAWN
 from vireid_lightning.data.synthetic.layouts import LayoutPlan, PlannedImage
+from vireid_lightning.data.synthetic.layouts.plan import MOST_WORKERS
 from vireid_lightning.data.synthetic.renderer import DRAWING_VERSION, PedestrianRenderer
 from vireid_lightning.errors import VIReIDError
+from vireid_lightning.kinds import check_number
 
 #: Written last: the folder is complete, and was drawn with these settings.
 MARKER = DRAWN
@@ -60,8 +62,8 @@ def write_plan(
     root = Path(root).expanduser()
     renderer = PedestrianRenderer(seed, difficulty, image_size)
     settings = {**describe_drawing(renderer), "layout": plan.layout, "plan": _hash_plan(plan)}
-    if workers is not None and workers < 1:
-        raise VIReIDError(f"Synthetic pedestrians cannot be drawn by workers={workers}; give 1 or more.")
+    if workers is not None:
+        check_number("workers", workers, 1, MOST_WORKERS, whole=True)
     _require_same_drawing(root, settings)
     missing = _list_missing(plan, root)
     if not missing and all((root / path).exists() for path in (MARKER, *plan.index_files)):

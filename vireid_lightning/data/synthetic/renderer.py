@@ -17,6 +17,7 @@ from vireid_lightning.data.synthetic.canvas import Pose
 from vireid_lightning.data.synthetic.figure import Figure
 from vireid_lightning.data.synthetic.person import TONES, Material, Person, draw_person
 from vireid_lightning.errors import VIReIDError
+from vireid_lightning.kinds import check_kinds, check_number
 from vireid_lightning.types import INFRARED, UNKNOWN
 
 #: Number of the drawing's version: a folder of an earlier version is neither continued nor taken for one of this.
@@ -39,12 +40,11 @@ class PedestrianRenderer:
     """
 
     def __init__(self, seed: int = 0, difficulty: float = 0.5, image_size: tuple[int, int] = (128, 64)) -> None:
-        if seed < 0:
-            raise VIReIDError(f"The seed of synthetic pedestrians is {seed}; give 0 or more.")
-        if not 0 <= difficulty <= 1:
-            raise VIReIDError(f"The difficulty of synthetic pedestrians is {difficulty}; give a number from 0 to 1.")
+        check_number("The seed of synthetic pedestrians", seed, 0, whole=True)
+        check_number("The difficulty of synthetic pedestrians", difficulty, 0, 1)
+        check_kinds({"image_size": image_size}, PedestrianRenderer.__init__)
         if min(image_size) < 16 or max(image_size) > 2048:
-            raise VIReIDError(f"Synthetic pedestrians of height x width {image_size} cannot be drawn; give 16 to 2048.")
+            raise VIReIDError(f"The image_size of synthetic pedestrians is {image_size}; give 16 to 2048 pixels.")
         self.seed = seed
         self.difficulty = difficulty
         self.image_size = image_size

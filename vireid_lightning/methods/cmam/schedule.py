@@ -89,7 +89,13 @@ class SourceStage(_Stage):
     margin: float = 0.35
 
     def _ranges(self) -> dict[str, tuple[bool, str]]:
-        return {"scale": (self.scale > 0, "above 0"), "smoothing": (0 <= self.smoothing < 1, "from 0 to below 1")}
+        return {
+            **{name: (getattr(self, name) >= 0, "0 or more") for name in ("steps", "constant_steps", "final_lr")},
+            **{name: (getattr(self, name) >= 0, "0 or more") for name in ("similarity_weight", "margin")},
+            "kl_weights": (all(weight >= 0 for weight in self.kl_weights), "0 or more each"),
+            "scale": (self.scale > 0, "above 0"),
+            "smoothing": (0 <= self.smoothing < 1, "from 0 to below 1"),
+        }
 
 
 @dataclass(frozen=True)
@@ -122,6 +128,8 @@ class TargetStage(_Stage):
 
     def _ranges(self) -> dict[str, tuple[bool, str]]:
         return {
+            **{name: (getattr(self, name) >= 0, "0 or more") for name in ("dbscan_steps", "kmeans_steps", "final_lr")},
+            **{name: (getattr(self, name) >= 0, "0 or more") for name in ("kl_weight", "distance_weight")},
             "momentum": (0 <= self.momentum <= 1, "from 0 to 1"),
             "temperature": (self.temperature > 0, "above 0"),
             "lr": (self.lr > 0, "above 0"),

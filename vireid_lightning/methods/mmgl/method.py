@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from vireid_lightning.data.samplers.choice import BatchKind
 from vireid_lightning.data.training_data import TrainingData
 from vireid_lightning.errors import VIReIDError
+from vireid_lightning.kinds import check_number
 from vireid_lightning.losses.cycle_contrastive import cycle_contrastive_loss, cycle_return_loss
 from vireid_lightning.losses.permutation_recovery import permutation_recovery_loss, recover_order, sinkhorn
 from vireid_lightning.methods.base import ReIDModule
@@ -118,6 +119,7 @@ class MMGL(ReIDModule):
                 f"cycle_form is '{cycle_form}' and cycle_start {cycle_start}; give agreement or return, and an epoch "
                 "of 0 or more."
             )
+        check_number("sinkhorn_rounds", sinkhorn_rounds, 1, whole=True)
         self.stripes = stripes
         self.loss_weights = {"permutation_recovery": permutation_weight, "cycle_contrastive": cycle_weight}
         self.cycle_form, self.cycle_weight, self.cycle_start = cycle_form, cycle_weight, cycle_start

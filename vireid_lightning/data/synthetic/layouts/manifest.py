@@ -25,7 +25,8 @@ def plan_manifest(train: int = 20, val: int = 5, test: int = 10, images_per_came
             other ``query``.
         images_per_camera: Images of each identity in each camera; at least 2.
     """
-    require_counts("manifest", train=train, val=val + 1, test=test, images_per_camera=images_per_camera - 1)
+    least = {"val": 0, "images_per_camera": 2}
+    require_counts("manifest", least, train=train, val=val, test=test, images_per_camera=images_per_camera)
     images, rows = [], [",".join(COLUMNS)]
     for identity in range(1, train + val + test + 1):
         for camera, modality in _CAMERAS.items():

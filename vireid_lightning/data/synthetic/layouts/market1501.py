@@ -17,7 +17,8 @@ def plan_market1501(train: int = 20, test: int = 10, images_per_camera: int = 2,
         images_per_camera: Images of each identity in each camera; test identities have one more, the query.
         distractors: Number of distractor images (0000, people whom no query shows), and of bad detections (-1).
     """
-    require_counts("market1501", train=train, test=test, images_per_camera=images_per_camera)
+    counts = {"train": train, "test": test, "images_per_camera": images_per_camera, "distractors": distractors}
+    require_counts("market1501", {"distractors": 0}, **counts)
     images = []
 
     def add(folder: str, label: str, person: int, identity: int, camera: int, number: int) -> None:

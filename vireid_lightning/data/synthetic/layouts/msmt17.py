@@ -16,7 +16,9 @@ def plan_msmt17(train: int = 20, test: int = 10, images_per_identity: int = 8) -
         test: Test identities; an eighth of each one's images is in ``list_query.txt``.
         images_per_identity: Images of each identity, over as many cameras; at least 2.
     """
-    require_counts("msmt17", train=train, test=test, images_per_identity=images_per_identity - 1)
+    require_counts(
+        "msmt17", {"images_per_identity": 2}, train=train, test=test, images_per_identity=images_per_identity
+    )
     images = []
     lists: dict[str, list[str]] = {f"list_{part}.txt": [] for part in ("train", "val", "query", "gallery")}
     for folder, identities, first, held_out, rest in (

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from numpy.typing import NDArray
 
-from vireid_lightning.errors import VIReIDError
+from vireid_lightning.kinds import check_number
 
 #: First number of each layout's people. Two layouts drawn with one seed show different people, so that nothing
 #: learnt from one of them is about the people of the other.
@@ -22,6 +22,12 @@ POPULATION = {
     "msmt17": 500_000,
     "manifest": 600_000,
 }
+
+#: Identities, or images of each, that are drawn at most; more would fill any disk.
+LARGEST_COUNT = 10**6
+
+#: Processes that draw at most.
+MOST_WORKERS = 1024
 
 
 @dataclass(frozen=True)
@@ -63,11 +69,11 @@ class LayoutPlan:
         self.images.sort(key=lambda image: image.path)
 
 
-def require_counts(layout: str, **counts: int) -> None:
-    """Raise a :class:`VIReIDError` for a count below 1, naming it."""
+def require_counts(layout: str, least: Mapping[str, int] | None = None, /, **counts: int) -> None:
+    """Raise a :class:`VIReIDError` for a count that is no whole number from 1, or from its ``least``, naming it."""
     for name, count in counts.items():
-        if count < 1:
-            raise VIReIDError(f"The {layout} layout cannot be planned with {name}={count}; give at least 1.")
+        smallest = (least or {}).get(name, 1)
+        check_number(f"The {layout} layout's {name}", count, smallest, LARGEST_COUNT, whole=True)
 
 
 def encode_matrix(variable: str, value: NDArray[Any]) -> bytes:

@@ -15,6 +15,7 @@ from vireid_lightning.data.synthetic.layouts.plan import (
     require_counts,
 )
 from vireid_lightning.errors import VIReIDError
+from vireid_lightning.kinds import check_number
 from vireid_lightning.types import INFRARED, VISIBLE
 
 
@@ -36,6 +37,7 @@ def plan_regdb(identities: int = 20, images_per_modality: int = 10, trials: int 
         for identity in range(1, identities + 1)
         for number in range(1, images_per_modality + 1)
     ]
+    check_number("seed", seed, 0, whole=True)
     generator = np.random.default_rng(seed)
     index_files = {}
     for trial in range(1, trials + 1):

@@ -18,6 +18,7 @@ from vireid_lightning.data.synthetic.layouts.plan import (
     require_counts,
 )
 from vireid_lightning.errors import VIReIDError
+from vireid_lightning.kinds import check_number
 
 _LAYOUT = "sysu_mm01"
 _PARTS = ("train", "val", "test")
@@ -97,6 +98,7 @@ def _list_images(counts: dict[tuple[int, int], int]) -> list[PlannedImage]:
 
 def _draw_orders(counts: dict[tuple[int, int], int], identities: int, seed: int) -> NDArray[np.object_]:
     """Draw ``rand_perm_cam``: a 6 x 1 cell array of identities x 1 cell arrays of (trials, images) matrices."""
+    check_number("seed", seed, 0, whole=True)
     generator = np.random.default_rng(seed)
     cameras = np.empty((len(CAMERA_MODALITY), 1), dtype=object)
     for camera in CAMERA_MODALITY:

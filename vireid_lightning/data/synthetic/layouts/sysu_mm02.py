@@ -12,6 +12,7 @@ from vireid_lightning.data.synthetic.layouts.plan import (
     join_lines,
     require_counts,
 )
+from vireid_lightning.kinds import check_number
 
 
 def plan_sysu_mm02(train: int = 20, test: int = 10, images_per_camera: int = 10, seed: int = 0) -> LayoutPlan:
@@ -25,6 +26,7 @@ def plan_sysu_mm02(train: int = 20, test: int = 10, images_per_camera: int = 10,
         seed: Seed of the order of the training images and of their meaningless identity column.
     """
     require_counts("sysu_mm02", train=train, test=test, images_per_camera=images_per_camera)
+    check_number("seed", seed, 0, whole=True)
     generator = np.random.default_rng(seed)
     people = [person for person in range(1, train + 1) for _ in range(images_per_camera)]
     images, train_lines = [], []
