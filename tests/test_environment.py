@@ -3,8 +3,10 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from importlib.metadata import requires
 
 import pytest
+from packaging.requirements import Requirement
 
 from vireid_lightning.environment import find_code_state, list_versions
 from vireid_lightning.version import __version__
@@ -56,3 +58,12 @@ def test_versions_are_those_that_are_imported():
     # A build's own suffix, such as +cu128, may stand in one of the two alone.
     for name, package in (("torch", torch), ("lightning", lightning), ("timm", timm)):
         assert found[name].split("+")[0] == package.__version__.split("+")[0]
+
+
+def test_every_requirement_says_its_oldest_release():
+    """What an environment of the oldest releases is made from (CONTRIBUTING.md)."""
+    requirements = [Requirement(line) for line in requires("vireid-lightning")]
+    assert len(requirements) > 30
+    for requirement in requirements:
+        own = requirement.name == "vireid-lightning"
+        assert own or any(each.operator in (">=", "==") for each in requirement.specifier), str(requirement)
