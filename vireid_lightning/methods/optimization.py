@@ -201,7 +201,7 @@ class Optimization:
             kind = torch.optim.Adam if self.optimizer == "adam" else torch.optim.AdamW
             optimizer = kind(groups, lr=self.lr, weight_decay=self.weight_decay, fused=fused)
         # The scaler of 16-mixed then divides gradients itself, before the step, so that the trainer can clip them.
-        optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
+        optimizer._step_supports_amp_scaling = False
         scheduler = EpochSchedule(optimizer, lambda epoch: self.factor(epoch, max_epochs))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "epoch"}}
 

@@ -228,7 +228,7 @@ class Backbone(nn.Module):
         self._compiled = torch.compile(self._run, *arguments, **options)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_compiled": None}
+        return {**super().__getstate__(), "_compiled": None}  # type: ignore[no-untyped-call]
 
     def _route(self, modality: Tensor) -> ModalityRows | Tensor:
         """Return what :class:`PerModality` needs; in eval mode, a graph that is traced depends on no modality's value.
