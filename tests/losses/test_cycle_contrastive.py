@@ -145,5 +145,5 @@ def test_the_return_is_computed_in_float32():
 def test_unfit_parts_are_told():
     with pytest.raises(VIReIDError, match="needs part features"):
         cycle_return_loss(torch.zeros(3, 4), torch.zeros(3, 5))
-    with pytest.raises(VIReIDError, match="temperature is 0.0; give a finite number above 0"):
+    with pytest.raises(VIReIDError, match=r"temperature is 0\.0; give a finite number above 0"):
         cycle_return_loss(torch.zeros(3, 4), torch.zeros(3, 4), temperature=0.0)

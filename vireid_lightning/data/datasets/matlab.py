@@ -109,9 +109,8 @@ def _read_matrix(data: bytes, order: str, depth: int) -> tuple[str, NDArray[Any]
         if count:
             raise ValueError(f"'{name}' holds no numbers")
         return name, np.empty(shape)
-    numbers = np.frombuffer(
-        content[: len(content) - len(values) % np.dtype(_NUMBERS[stored]).itemsize], order + _NUMBERS[stored]
-    )
+    whole = len(content) - len(content) % np.dtype(_NUMBERS[stored]).itemsize
+    numbers = np.frombuffer(content[:whole], order + _NUMBERS[stored])
     if len(numbers) != count:
         raise ValueError(f"'{name}' has {len(numbers)} numbers where there should be {count}")
     return name, numbers.astype(numbers.dtype.newbyteorder("=")).reshape(shape, order="F")
