@@ -241,6 +241,7 @@ def to_number(dataset: str, word: str, what: str, where: str) -> int:
     """Return ``word`` as an integer, or raise a :class:`VIReIDError` that says what it should have been."""
     try:
         if len(word) > _MOST_DIGITS:
+            what += f" of at most {_MOST_DIGITS} digits"
             raise ValueError
         return int(word)
     except ValueError:

@@ -282,8 +282,6 @@ class Manifest(ReIDDataset):
 def _to_count(word: str, what: str, where: str) -> int:
     """Return a whole number from 0, as identities and cameras have them."""
     number = to_number(Manifest.name, word, f"a whole number ({what})", where)
-    if not 0 <= number < 10**18:  # what 64 bits hold
-        raise VIReIDError(
-            f"{Manifest.name}: {where} has the {what} {word}; give a number from 0, of at most 18 digits, or none."
-        )
+    if number < 0:
+        raise VIReIDError(f"{Manifest.name}: {where} has the {what} {word}; give a number from 0, or none.")
     return number
