@@ -110,7 +110,7 @@ def _read_matrix(data: bytes, order: str, depth: int) -> tuple[str, NDArray[Any]
             raise ValueError(f"'{name}' holds no numbers")
         return name, np.empty(shape)
     numbers = np.frombuffer(
-        content[: len(content) - len(values) % np.dtype(_NUMBERS[stored]).itemsize], order + _NUMBERS[stored]
+        content[: len(content) - len(content) % np.dtype(_NUMBERS[stored]).itemsize], order + _NUMBERS[stored]
     )
     if len(numbers) != count:
         raise ValueError(f"'{name}' has {len(numbers)} numbers where there should be {count}")
