@@ -41,7 +41,7 @@ class LastAndBest(ModelCheckpoint):
     _in_validation = False
     _resumed: str | None = None
 
-    @functools.wraps(ModelCheckpoint.__init__)
+    @functools.wraps(ModelCheckpoint.__init__)  # type: ignore[misc]  # the signature that its help is made of
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         given = inspect.signature(ModelCheckpoint).bind(*arguments, **settings).arguments
         check_kinds(given, ModelCheckpoint.__init__)
