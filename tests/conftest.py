@@ -21,9 +21,9 @@ from references.data_folder import TEST_DATA
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    # `-m "not slow"` takes the place of the default `-m "not benchmark"`, and must leave out both.
+    # `-m "not slow"` takes the place of the default `-m "not benchmark and not long"`, and must leave out all three.
     for item in items:
-        if item.get_closest_marker("benchmark"):
+        if item.get_closest_marker("benchmark") or item.get_closest_marker("long"):
             item.add_marker("slow")
 
 

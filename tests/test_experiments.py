@@ -160,7 +160,7 @@ def cmam(roots: dict[str, Path], *arguments: str) -> Path:
     return run / "checkpoints" / "last.ckpt"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_cmams_stages_run_alone_and_a_stopped_run_goes_on(roots, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     one = "--trainer.max_epochs=1"
@@ -211,7 +211,7 @@ def test_two_processes_score_like_one(roots, trained, tmp_path, monkeypatch):
     assert len(list((tmp_path / "logs").glob("**/results.json"))) == 1
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_what_two_processes_predict_evaluate_scores_like_a_test(roots, trained, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     root = roots["SYSUMM01"]

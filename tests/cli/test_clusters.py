@@ -23,7 +23,7 @@ OVERLAYS = EXPERIMENTS / "overlays"
 TINY = [
     *("--config", str(EXPERIMENTS / "quickstart_baseline.yaml"), "--trainer.logger", "false"),
     *("--model.init_args.backbone", "test_resnet", "--data.image_size", "[64, 32]", "--data.num_workers", "0"),
-    *("--model.init_args.optimization", "{optimizer: sgd, lr: 0.01, schedule: constant, warmup_epochs: 0}"),
+    *("--model.init_args.optimization", "{optimizer: sgd, lr: 0.0001, schedule: constant, warmup_epochs: 0}"),
     *("--data.identities_per_batch", "4", "--data.images_per_modality", "2", "--data.steps_per_epoch", "3"),
     *("--data.dataset.init_args.identities", "6", "--data.dataset.init_args.val_identities", "3"),
     *("--data.dataset.init_args.test_identities", "4", "--data.dataset.init_args.images", "2"),
@@ -38,13 +38,15 @@ def read_weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def assert_trained_alike(weights, wanted):
-    """Float32 sums in another order: 1e-7 in most layers, 1e-4 in the stem that few images go through.
+    """Float32 sums in another order: up to 1e-5 after three steps at a rate of 1e-4.
 
-    With losses and statistics of each process alone, weights differ by 4e-2. test_global_batch.py has float64.
+    With losses and statistics of each process alone, weights differ by 3e-4. test_global_batch.py has float64.
     """
     for name, value in wanted.items():
         if "running" not in name:  # these are of the size of the features, not of the weights
-            torch.testing.assert_close(weights[name], value, rtol=0, atol=5e-4, msg=name)
+            torch.testing.assert_close(
+                weights[name], value, rtol=0, atol=5e-5, msg=lambda text, name=name: f"{name}: {text}"
+            )
 
 
 @pytest.fixture(scope="module")

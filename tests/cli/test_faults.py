@@ -91,7 +91,7 @@ def test_a_loading_process_that_is_killed_is_told(begin):
     assert "Traceback" not in error
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [0, pytest.param(1, marks=pytest.mark.long)])
 def test_when_one_of_two_processes_is_killed_the_other_ends(begin, rank):
     process = begin(*TWO)
     (other,) = (child for child in list_children(process.pid) if "fit" in arguments(child) and not is_loader(child))

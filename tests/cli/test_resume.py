@@ -187,6 +187,7 @@ def wait_for_an_epoch(folder, process) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.long
 def test_a_signal_to_all_processes_saves_and_tells_the_command_that_goes_on(root, tmp_path):
     number = signal.SIGINT
     more = ["--trainer.max_epochs=500", "--data.num_workers=1", "--trainer.check_val_every_n_epoch=100"]

@@ -79,7 +79,7 @@ def test_the_rate_holds_where_distances_are_equal():
 
 @pytest.mark.parametrize("rate", [0, 1, -0.1, float("nan")])
 def test_a_rate_is_a_share(rate):
-    with pytest.raises(VIReIDError, match="give a share between 0 and 1"):
+    with pytest.raises(VIReIDError, match="give a finite number above 0 and below 1"):
         choose_thresholds(make(), rate)
 
 

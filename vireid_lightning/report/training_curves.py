@@ -49,10 +49,10 @@ def read_training_curves(path: str | Path) -> TrainingCurves:
     try:
         with Path(path).open(encoding="utf-8", errors="replace", newline="") as file:
             reader = csv.DictReader(file)
-            rows = list(reader)
+            rows, names = list(reader), reader.fieldnames
     except (OSError, csv.Error) as error:
         raise VIReIDError(f"The training curves {path} cannot be read: {error}; leave them out.") from error
-    if reader.fieldnames and "step" not in reader.fieldnames:
+    if names and "step" not in names:
         raise VIReIDError(f"{path} has no column 'step'; give the metrics.csv of a run's CSVLogger.")
     series: dict[str, Points] = {}
     for row in rows:

@@ -38,7 +38,7 @@ def test_what_makes_no_sense_is_refused_before_training(arguments, message, tmp_
     assert not Path("runs").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_each_seed_is_trained_and_scored_once_and_goes_on(tmp_path, capfd):
     counts = ("identities=8", "val_identities=2", "test_identities=2", "images=2", "image_size=[32, 16]")
     tiny = [

@@ -47,7 +47,7 @@ def test_every_layout_is_drawn_and_read(layout, tmp_path, capsys):
         (["--identities", "0"], "train is 0; give a whole number from 1"),
         (["--difficulty", "2"], "difficulty"),
         (["--size", "128"], "height x width"),
-        (["--workers", "0"], "workers=0"),
+        (["--workers", "0"], "workers is 0; give a whole number from 1"),
     ],
 )
 def test_bad_input_is_one_sentence_and_writes_nothing(words, says, tmp_path, capsys):

@@ -91,8 +91,7 @@ def kill_after_an_epoch(folder: Path, root: Path, name: str) -> Path:
     return last(folder, name)
 
 
-@pytest.mark.slow
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_killed_run_is_resumed_and_ends_with_the_weights_of_one_that_was_not(folder, root):
     whole = read_checkpoint(run(folder, root, "whole", "--test_after_fit=false"))
     killed = kill_after_an_epoch(folder, root, "killed")
