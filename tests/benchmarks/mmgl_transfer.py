@@ -256,7 +256,7 @@ class Design:
         return {name: cells for name, cells in rows.items() if any(cells)}
 
     def pretraining_rows(self) -> dict[str, list[list[float]]]:
-        """Return what pre-training recovered, what it took, and what AGW makes of it with the fewest labels."""
+        """Return what pre-training recovered, and what AGW makes of it with the fewest labels."""
         rows = {}
         for name in PRETRAINED:
             every = [
@@ -273,8 +273,7 @@ class Design:
                     ("feature_spread", 100),
                 )
             ]
-            minutes = [run["minutes"] for run in done]
-            rows[name] = [*measures, minutes, *self.scores("AGW", name, self.shares[-1])]
+            rows[name] = [*measures, *self.scores("AGW", name, self.shares[-1])]
         return rows
 
 
@@ -312,7 +311,7 @@ def main(words: list[str] | None = None) -> Design:
         about["folder"] = options.output / "tables"
     columns = ["", *(f"{score}, {share:.0%}" for share in shares for score in ("Rank-1", "mAP"))]
     print(format_table(write_table("mmgl-transfer", columns=columns, rows=design.transfer_rows(), **about)))
-    measures = ["orders recovered", "stripe match", "stripe return", "spread x 100", "minutes"]
+    measures = ["orders recovered", "stripe match", "stripe return", "spread x 100"]
     columns = ["", *measures, *(f"AGW's {score}, {shares[-1]:.0%}" for score in ("Rank-1", "mAP"))]
     print(format_table(write_table("mmgl-pretraining", columns=columns, rows=design.pretraining_rows(), **about)))
     return design
