@@ -130,6 +130,18 @@ def checkpoint(folder: Path, name: str, size: Size, seed: int) -> Path:
     return runs.path(f"{name}-{seed}", {"name": name, "seed": seed, **asdict(size)}).with_suffix(".ckpt")
 
 
+def open_target(size: Size, folder: Path, difficulty: float) -> Synthetic:
+    """Return the target, drawn where it is missing."""
+    return Synthetic(
+        folder / "images",
+        identities=size.target_people,
+        val_identities=2,
+        test_identities=size.test_people,
+        images=size.images,
+        difficulty=difficulty,
+    )
+
+
 def train(*, name: str, seed: int, folder: Path, **sizes: Any) -> dict[str, Any]:
     """Train and score one row."""
     quiet()
@@ -139,14 +151,7 @@ def train(*, name: str, seed: int, folder: Path, **sizes: Any) -> dict[str, Any]
     plan = plan_market1501(train=size.source_people, test=2, images_per_camera=size.images)
     market = folder / "images" / f"market1501-{size.source_people}-{size.images}-{size.difficulty}"
     write_plan(plan, market, workers=1, seed=1, difficulty=size.difficulty)
-    target = Synthetic(
-        folder / "images",
-        identities=size.target_people,
-        val_identities=2,
-        test_identities=size.test_people,
-        images=size.images,
-        difficulty=size.difficulty,
-    )
+    target = open_target(size, folder, size.difficulty)
     first = name in FIRST
     source = Source(Market1501(market), identities_per_batch=size.people_per_batch, images_per_identity=4)
     data = CrossModalityDataModule(
@@ -253,14 +258,7 @@ def measure_colour(model: Any, *, difficulty: float, size: Size, folder: Path) -
     The people and images are those of stage 2's test; a query skips the gallery images of its own camera.
     """
     quiet()
-    dataset = Synthetic(
-        folder / "images",
-        identities=size.target_people,
-        val_identities=2,
-        test_identities=size.test_people,
-        images=size.images,
-        difficulty=difficulty,
-    )
+    dataset = open_target(size, folder, difficulty)
     data = CrossModalityDataModule(
         dataset,
         identities_per_batch=size.people_per_batch,
