@@ -70,10 +70,31 @@ def test_infrared_texture_fades_with_difficulty():
     from vireid_lightning.data.synthetic.renderer import _see_materials
 
     person = draw_person(np.random.default_rng(0))
-    easy, hard = (_see_materials(person, 1, difficulty) for difficulty in (0.0, 1.0))
+    easy, hard = (_see_materials(person, 1, difficulty, 0.0) for difficulty in (0.0, 1.0))
     for first, second in ((Material.TOP, Material.TOP_SECOND), (Material.BOTTOM, Material.BOTTOM_SECOND)):
         assert 0 < abs(hard[second] - hard[first]).max() < abs(easy[second] - easy[first]).max()
-    assert np.array_equal(_see_materials(person, 0, 0.0), _see_materials(person, 0, 1.0))
+    assert np.array_equal(_see_materials(person, 0, 0.0, 0.0), _see_materials(person, 0, 1.0, 0.0))
+
+
+def test_likeness_makes_the_infrared_the_gray_value_of_the_colours():
+    from PIL import Image
+
+    from vireid_lightning.data.synthetic.renderer import _see_materials
+
+    person = draw_person(np.random.default_rng(0))
+    flat = np.rint(person.colour)[None].astype(np.uint8)
+    gray = np.asarray(Image.fromarray(flat).convert("L"), dtype=float)[0]
+    apart, half, alike = (_see_materials(person, 1, 0.0, likeness)[:, 0] for likeness in (0.0, 0.5, 1.0))
+    cloth = slice(1, len(Material))  # the first is no material
+    assert np.abs(alike[: len(Material)] - gray)[cloth].max() < 1.5  # colours and gray values are rounded, by 0.5 each
+    np.testing.assert_allclose(half, (apart + alike) / 2, atol=1e-12)
+    assert np.array_equal(_see_materials(person, 0, 0.0, 0.0), _see_materials(person, 0, 0.0, 1.0))
+
+
+def test_likeness_leaves_visible_images_and_changes_infrared_ones():
+    apart, alike = PedestrianRenderer(3), pickle.loads(pickle.dumps(PedestrianRenderer(3, likeness=1.0)))
+    assert np.array_equal(apart.draw(0, 1, 0, 0), alike.draw(0, 1, 0, 0))
+    assert not np.array_equal(apart.draw(0, 3, 1, 0), alike.draw(0, 3, 1, 0))
 
 
 def test_every_material_and_viewpoint_is_drawn():

@@ -68,6 +68,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="how strong the cameras' disturbances are and how much the infrared loses (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
+        "--likeness", type=float, default=0.0, metavar="0..1",
+        help="how much the infrared brightness follows the visible one; at 1 it is equal (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
         "--size",
         type=_read_size,
         default=(128, 64),
@@ -93,6 +97,7 @@ def run(arguments: argparse.Namespace) -> None:
         seed=arguments.seed,
         difficulty=arguments.difficulty,
         image_size=arguments.size,
+        likeness=arguments.likeness,
         workers=arguments.workers,
     )
     persons = len({image.person for image in plan.images})

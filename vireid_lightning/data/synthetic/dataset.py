@@ -30,6 +30,8 @@ class Synthetic(SYSUMM01):
         seed: Seed of the people, cameras and images.
         difficulty: How strong the cameras' disturbances are and how much of a person's look the infrared loses, 0 to 1.
         image_size: Height and width of the drawn images in pixels.
+        likeness: How much a person's infrared brightness follows the visible one: from 0, not at all, to 1, where the
+            infrared shows what a gray image does and only colour misleads between the modalities.
         train: The identities that training uses: those of ``train``, or of ``train`` and ``val`` together.
         validation: The identities that validation scores: those of ``val``, or the test identities.
         workers: Number of processes that draw; more than 1 needs a script with ``if __name__ == "__main__":``.
@@ -61,6 +63,7 @@ class Synthetic(SYSUMM01):
         seed: int = 0,
         difficulty: float = 0.5,
         image_size: tuple[int, int] = (128, 64),
+        likeness: float = 0.0,
         train: Literal["train", "train+val"] = "train",
         validation: Literal["val", "test"] = "val",
         workers: int = 1,
@@ -74,7 +77,7 @@ class Synthetic(SYSUMM01):
         from vireid_lightning.data.synthetic.drawing import MARKER, describe_drawing, write_plan
         from vireid_lightning.data.synthetic.renderer import PedestrianRenderer
 
-        renderer = PedestrianRenderer(seed, difficulty, image_size)
+        renderer = PedestrianRenderer(seed, difficulty, image_size, likeness)
         counts = {"train": identities, "val": val_identities, "test": test_identities, "images_per_camera": images}
         digest = hashlib.sha256(
             json.dumps({**describe_drawing(renderer), **counts}, sort_keys=True).encode()
@@ -87,6 +90,7 @@ class Synthetic(SYSUMM01):
                 seed=seed,
                 difficulty=difficulty,
                 image_size=image_size,
+                likeness=likeness,
                 workers=workers,
             )
         super().__init__(folder, train=train, validation=validation)

@@ -39,6 +39,7 @@ def write_plan(
     seed: int = 0,
     difficulty: float = 0.5,
     image_size: tuple[int, int] = (128, 64),
+    likeness: float = 0.0,
     workers: int | None = None,
 ) -> None:
     """Draw every image of a plan and write its index files.
@@ -53,6 +54,7 @@ def write_plan(
         seed: Another seed gives other people, cameras and images.
         difficulty: 0 to 1, see :class:`~vireid_lightning.data.synthetic.renderer.PedestrianRenderer`.
         image_size: Height and width in pixels.
+        likeness: 0 to 1, how much the infrared follows the visible brightness, see the renderer.
         workers: Processes that draw; 1 draws in this one. None: as many as there are CPU cores, fewer for few images.
             A script that asks for more than one needs the usual ``if __name__ == "__main__":``.
 
@@ -60,7 +62,7 @@ def write_plan(
         VIReIDError: ``root`` holds anything else, or a setting is out of range.
     """
     root = Path(root).expanduser()
-    renderer = PedestrianRenderer(seed, difficulty, image_size)
+    renderer = PedestrianRenderer(seed, difficulty, image_size, likeness)
     settings = {**describe_drawing(renderer), "layout": plan.layout, "plan": _hash_plan(plan)}
     if workers is not None:
         check_number("workers", workers, 1, MOST_WORKERS, whole=True)
@@ -88,6 +90,8 @@ def describe_drawing(renderer: PedestrianRenderer) -> dict[str, object]:
         "seed": renderer.seed,
         "difficulty": float(renderer.difficulty),
         "image_size": list(renderer.image_size),
+        # Left out where 0, so that folders that were drawn before there was such a setting are the same drawing.
+        **({"likeness": float(renderer.likeness)} if renderer.likeness else {}),
     }
 
 

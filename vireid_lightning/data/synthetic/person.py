@@ -2,6 +2,7 @@
 
 A person is proportions, hair, garments and things carried, each of a material with a visible colour and a near-infrared
 reflectance that is drawn independently: colour does not tell the infrared look, while shapes and textures carry over.
+The renderer's ``likeness`` lets the reflectance follow the colour's brightness instead.
 """
 
 from __future__ import annotations

@@ -23,6 +23,9 @@ from vireid_lightning.types import INFRARED, UNKNOWN
 #: Number of the drawing's version: a folder of an earlier version is neither continued nor taken for one of this.
 DRAWING_VERSION = 2
 
+#: Shares of red, green and blue in the gray value of a colour, those of ITU-R BT.601.
+GRAY = np.array([0.299, 0.587, 0.114])
+
 _PERSON, _CAMERA, _IMAGE = 1, 2, 3  # keys of three independent streams of random numbers
 
 
@@ -33,26 +36,33 @@ class PedestrianRenderer:
         seed: Seed of the people, cameras and images.
         difficulty: How strong the cameras' disturbances are and how much of a person's look the infrared loses, 0 to 1.
         image_size: Height and width in pixels.
+        likeness: How much a person's infrared brightness follows the visible one: from 0, not at all, to 1, where it is
+            the gray value of the visible colour. Then the infrared shows what a gray image does, and only colour, which
+            tells people apart in the visible light, misleads between the modalities.
 
     Example:
         >>> PedestrianRenderer(seed=0).draw(person=3, camera=6, modality=1, number=0).shape
         (128, 64, 3)
     """
 
-    def __init__(self, seed: int = 0, difficulty: float = 0.5, image_size: tuple[int, int] = (128, 64)) -> None:
+    def __init__(
+        self, seed: int = 0, difficulty: float = 0.5, image_size: tuple[int, int] = (128, 64), likeness: float = 0.0
+    ) -> None:
         check_number("The seed of synthetic pedestrians", seed, 0, whole=True)
         check_number("The difficulty of synthetic pedestrians", difficulty, 0, 1)
+        check_number("The likeness of synthetic pedestrians", likeness, 0, 1)
         check_kinds({"image_size": image_size}, PedestrianRenderer.__init__)
         if min(image_size) < 16 or max(image_size) > 2048:
             raise VIReIDError(f"The image_size of synthetic pedestrians is {image_size}; give 16 to 2048 pixels.")
         self.seed = seed
         self.difficulty = difficulty
         self.image_size = image_size
+        self.likeness = likeness
         self.person = lru_cache(maxsize=4096)(self._draw_person)
         self.camera = lru_cache(maxsize=64)(self._draw_camera)
 
-    def __reduce__(self) -> tuple[type, tuple[int, float, tuple[int, int]]]:
-        return type(self), (self.seed, self.difficulty, self.image_size)
+    def __reduce__(self) -> tuple[type, tuple[int, float, tuple[int, int], float]]:
+        return type(self), (self.seed, self.difficulty, self.image_size, self.likeness)
 
     def _draw_person(self, person: int) -> Person:
         """Draw a person from the person's own stream of random numbers."""
@@ -77,7 +87,7 @@ class PedestrianRenderer:
         rows, columns = self.image_size
         labels = np.zeros((2 * rows, 2 * columns), np.uint8)  # twice the size, then averaged: smooth edges
         Figure(labels, look, self._draw_pose(rng, view)).paint()
-        tones = np.rint(_see_materials(look, modality, self.difficulty)).astype(np.uint8)
+        tones = np.rint(_see_materials(look, modality, self.difficulty, self.likeness)).astype(np.uint8)
         flat = cv2.LUT(cv2.merge([labels, labels, labels]), tones[None])
         colours = cv2.resize(flat, (columns, rows), interpolation=cv2.INTER_AREA).astype(np.float32)
         covered = (labels > 0).view(np.uint8) * np.uint8(255)
@@ -162,13 +172,13 @@ class PedestrianRenderer:
         image[y:, x : x + int(width)] = np.float32(rng.uniform(20, 220))
 
 
-def _see_materials(person: Person, modality: int, difficulty: float) -> NDArray[np.float64]:
+def _see_materials(person: Person, modality: int, difficulty: float, likeness: float) -> NDArray[np.float64]:
     """Return what a camera sees of every material: (256, 3) in [0, 255]."""
     tones = np.zeros((256, 3))
     if modality != INFRARED:
         tones[: len(Material)] = person.colour
     else:
-        seen = person.reflectance.copy()
+        seen = (1 - likeness) * person.reflectance + likeness * (person.colour @ GRAY)
         for (first, second), kept in zip(TONES, person.tone_kept):
             # Dyes vanish in the infrared: the two tones of a texture come nearer to each other.
             seen[second] = seen[first] + (1 - difficulty * (1 - kept)) * (seen[second] - seen[first])
