@@ -216,11 +216,12 @@ def build_cmam(name: str, size: Size, seed: int, folder: Path, network: dict[str
 
 
 def do(runs: Runs, size: Size, seeds: int, names: list[str]) -> None:
-    """Run what is missing, seed by seed."""
+    """Run what is missing, seed by seed; stage 1 always without a likeness first, whose weights serve them all."""
     for seed in range(seeds):
         for name in names:
-            if runs.do(f"{name}-{seed}", settings(size, name, seed), train, folder=runs.folder) is None:
-                return
+            for each in (replace(size, likeness=0.0), size) if name in FIRST and size.likeness else (size,):
+                if runs.do(f"{name}-{seed}", settings(each, name, seed), train, folder=runs.folder) is None:
+                    return
 
 
 def settings(size: Size, name: str, seed: int) -> dict[str, Any]:
