@@ -12,8 +12,8 @@ from torch.autograd.function import once_differentiable
 from vireid_lightning.errors import VIReIDError
 from vireid_lightning.kinds import check_number
 
-# The exponentials of one block: 2**23 float32 values are 32 MiB, the whole of one pair of 72 x 36 maps.
-_BLOCK_ELEMENTS = 2**23
+# The exponentials that are held at once: 2**24 float32 values are 64 MiB, which hold a whole pair of 96 x 32 maps.
+_BLOCK_ELEMENTS = 2**24
 # Below, exponentials leave float32's range. exp(1 / 0.02) = exp(50) times the pixels of an image, and its inverse, are
 # far inside it.
 _LOWEST_TEMPERATURE = 0.02
@@ -39,8 +39,9 @@ def dense_contrastive_loss(
     part on the other side, of all pairs and both modalities; 0, with gradients of 0, where there is no such pixel.
     A pixel whose feature is zero has a cosine of 0 with every other and a gradient of 0.
 
-    Memory: the exponentials exist for one block of one pair at a time. The forward pass keeps the sums of each pixel,
-    and the backward pass computes the blocks again. Pixels that have no term are not compared with each other.
+    Memory: the exponentials exist for one pair at a time, or for one block of a pair whose maps have more than 4096
+    pixels. The gradients are computed with them, in the forward pass, so that exponentials need not be computed again;
+    they are kept until the backward pass. Pixels that have no term are not compared with each other.
 
     Args:
         visible: (B, C, H, W) feature maps. Any floating type; computed in float32, also under autocast.
@@ -67,8 +68,9 @@ def dense_contrastive_loss(
     terms = float(sum(layout.rows + layout.columns for layout in layouts))
     if mean_count is not None:
         terms = float(mean_count(torch.tensor(terms, device=visible.device)))
+    backward_follows = torch.is_grad_enabled() and (visible.requires_grad or infrared.requires_grad)
     loss: Tensor = _DenseContrastive.apply(
-        visible, infrared, visible_order, infrared_order, layouts, temperature, terms or 1.0
+        visible, infrared, visible_order, infrared_order, layouts, temperature, terms or 1.0, backward_follows
     )
     return loss
 
@@ -135,7 +137,7 @@ def _sort_by_part(visible_mask: Tensor, infrared_mask: Tensor) -> tuple[Tensor, 
 
 
 class _DenseContrastive(torch.autograd.Function):
-    """The loss on sorted pixels: forward keeps the sums of the exponentials, backward computes the blocks again."""
+    """The loss on sorted pixels. Forward takes the gradients too, while a pair's exponentials are there."""
 
     @staticmethod
     def forward(
@@ -147,45 +149,43 @@ class _DenseContrastive(torch.autograd.Function):
         layouts: list[_Layout],
         temperature: float,
         terms: float,
+        backward_follows: bool,
     ) -> Tensor:
         with torch.autocast(visible.device.type, enabled=False):
             row_inverse, column_inverse = (
                 _inverse_lengths(maps, order) for maps, order in ((visible, visible_order), (infrared, infrared_order))
             )
-            ctx.sums, scratch = [], _scratch(visible, infrared)
             total = visible.new_zeros((), dtype=_precision(visible))
+            scratch = [_scratch(visible, infrared) for _ in range(1 + backward_follows)]
+            gradients = [_empty_gradient(maps) for maps in (visible, infrared) if backward_follows]
             for pair, layout in enumerate(layouts):
-                rows = _pixels(visible[pair], visible_order[pair], row_inverse[pair] / temperature)
+                rows = _pixels(visible[pair], visible_order[pair], row_inverse[pair])
                 columns = _pixels(infrared[pair], infrared_order[pair], column_inverse[pair])
-                sums = _sum_exponentials(rows, columns, layout, scratch)
-                ctx.sums.append(sums)
+                blocks = _Blocks(rows / temperature, columns, layout, scratch[0])
+                sums = _sum_exponentials(rows, columns, layout, blocks)
                 row_all, row_same, column_all, column_same = (values.log().sum() for values in sums)
                 total += (row_all - row_same) + (column_all - column_same)
-            ctx.save_for_backward(visible, infrared, visible_order, infrared_order, row_inverse, column_inverse)
-            ctx.layouts, ctx.temperature, ctx.terms = layouts, temperature, terms
+                if not backward_follows:
+                    continue
+                row_grad, column_grad = _cosine_gradients(rows, columns, layout, sums, temperature, blocks, scratch[1])
+                for grad, order, unit, unit_grad, inverse in (
+                    (gradients[0][pair], visible_order[pair], rows, row_grad, row_inverse[pair]),
+                    (gradients[1][pair], infrared_order[pair], columns, column_grad, column_inverse[pair]),
+                ):
+                    # Through the normalisation: the gradient along the unit vector does not change the loss.
+                    along = (unit * unit_grad).sum(0)
+                    unit_grad.addcmul_(unit, along, value=-1).mul_(inverse)
+                    grad.view(grad.shape[0], -1)[:, order] = unit_grad
+            ctx.save_for_backward(*gradients)
+            ctx.terms, ctx.dtype = terms, visible.dtype
             return total / terms
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        visible, infrared, visible_order, infrared_order, row_inverse, column_inverse = ctx.saved_tensors
-        with torch.autocast(visible.device.type, enabled=False):
-            visible_grad, infrared_grad = _empty_gradient(visible), _empty_gradient(infrared)
-            scale = grad_output / ctx.terms
-            scratch = [_scratch(visible, infrared) for _ in range(2)]
-            for pair, (layout, sums) in enumerate(zip(ctx.layouts, ctx.sums, strict=True)):
-                rows = _pixels(visible[pair], visible_order[pair], row_inverse[pair])
-                columns = _pixels(infrared[pair], infrared_order[pair], column_inverse[pair])
-                row_grad, column_grad = _cosine_gradients(rows, columns, layout, sums, ctx.temperature, scratch)
-                for grad, order, unit, unit_grad, inverse in (
-                    (visible_grad[pair], visible_order[pair], rows, row_grad, row_inverse[pair]),
-                    (infrared_grad[pair], infrared_order[pair], columns, column_grad, column_inverse[pair]),
-                ):
-                    # Through the normalisation: the gradient along the unit vector does not change the loss.
-                    along = (unit * unit_grad).sum(0)
-                    unit_grad.addcmul_(unit, along, value=-1).mul_(inverse * scale)
-                    grad.view(grad.shape[0], -1)[:, order] = unit_grad.to(grad.dtype)
-        return visible_grad, infrared_grad, None, None, None, None, None
+        scale = grad_output / ctx.terms
+        visible_grad, infrared_grad = ((gradient * scale).to(ctx.dtype) for gradient in ctx.saved_tensors)
+        return visible_grad, infrared_grad, None, None, None, None, None, None
 
 
 def _precision(maps: Tensor) -> torch.dtype:
@@ -194,7 +194,9 @@ def _precision(maps: Tensor) -> torch.dtype:
 
 def _empty_gradient(maps: Tensor) -> Tensor:
     channels_last = maps.is_contiguous(memory_format=torch.channels_last)
-    return torch.empty_like(maps, memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+    memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    # Not in half precision: the loss scale that keeps gradients in float16's range arrives in backward only.
+    return torch.empty_like(maps, dtype=_precision(maps), memory_format=memory_format)
 
 
 def _inverse_lengths(maps: Tensor, order: Tensor) -> Tensor:
@@ -216,17 +218,46 @@ def _scratch(visible: Tensor, infrared: Tensor) -> Tensor:
     return visible.new_empty(size, dtype=_precision(visible))
 
 
-def _blocks(rows: Tensor, columns: Tensor, layout: _Layout, scratch: Tensor) -> Iterator[tuple[int, int, Tensor]]:
-    """Yield (first row, end row, exponentials); rows without a term meet only the columns that have one."""
-    for start, end, width in (
-        (0, layout.rows, columns.shape[1]),
-        (layout.rows, rows.shape[1], layout.columns),
-    ):
-        step = max(1, _BLOCK_ELEMENTS // max(width, 1))
-        for first in range(start, end if width else start, step):
-            last = min(first + step, end)
-            block = scratch[: (last - first) * width].view(last - first, width)
-            yield first, last, torch.mm(rows[:, first:last].t(), columns[:, :width], out=block).exp_()
+class _Blocks:
+    """The exponentials of a pair, block by block: (first row, end row, exponentials), as often as they are iterated.
+
+    Rows without a term meet only the columns that have one. Where all blocks fit into the scratch they are computed
+    once, else each time.
+
+    Args:
+        rows: (C, H * W), the visible pixels' unit vectors over the temperature.
+        columns: (C, H' * W'), the infrared pixels' unit vectors.
+        layout: Of the pair.
+        scratch: Memory for blocks.
+    """
+
+    def __init__(self, rows: Tensor, columns: Tensor, layout: _Layout, scratch: Tensor) -> None:
+        self.rows, self.columns, self.layout, self.scratch = rows, columns, layout, scratch
+        count, width = rows.shape[1], columns.shape[1]
+        self.keep = layout.rows * width + (count - layout.rows) * layout.columns <= scratch.numel()
+        self.kept: list[tuple[int, int, Tensor]] | None = None
+
+    def __iter__(self) -> Iterator[tuple[int, int, Tensor]]:
+        if not self.keep:
+            return self._compute()
+        if self.kept is None:
+            self.kept = list(self._compute())
+        return iter(self.kept)
+
+    def _compute(self) -> Iterator[tuple[int, int, Tensor]]:
+        layout, place = self.layout, 0
+        for start, end, width in (
+            (0, layout.rows, self.columns.shape[1]),
+            (layout.rows, self.rows.shape[1], layout.columns),
+        ):
+            step = max(1, self.scratch.numel() // max(width, 1))
+            for first in range(start, end if width else start, step):
+                last = min(first + step, end)
+                size = (last - first) * width
+                block = self.scratch[place : place + size].view(last - first, width)
+                place += size if self.keep else 0
+                torch.mm(self.rows[:, first:last].t(), self.columns[:, :width], out=block)
+                yield first, last, block.exp_()
 
 
 def _segments_within(layout: _Layout, first: int, last: int) -> Iterator[tuple[slice, slice, slice]]:
@@ -242,12 +273,12 @@ def _segments_within(layout: _Layout, first: int, last: int) -> Iterator[tuple[s
 
 
 def _sum_exponentials(
-    rows: Tensor, columns: Tensor, layout: _Layout, scratch: Tensor
+    rows: Tensor, columns: Tensor, layout: _Layout, blocks: _Blocks
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return sums over all columns and over those of the same part, of the rows that have a term; columns likewise."""
     row_all, row_same = rows.new_zeros(2, layout.rows).unbind()
     column_all, column_same = rows.new_zeros(2, layout.columns).unbind()
-    for first, last, exponentials in _blocks(rows, columns, layout, scratch):
+    for first, last, exponentials in blocks:
         if last <= layout.rows:
             row_all[first:last] = exponentials.sum(1)
         column_all += exponentials[:, : layout.columns].sum(0)
@@ -264,7 +295,8 @@ def _cosine_gradients(
     layout: _Layout,
     sums: tuple[Tensor, Tensor, Tensor, Tensor],
     temperature: float,
-    scratch: list[Tensor],
+    blocks: _Blocks,
+    scratch: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Return the gradients of the sum of all terms with respect to the unit vectors.
 
@@ -278,14 +310,13 @@ def _cosine_gradients(
     column_all = torch.cat([column_all, column_all.new_zeros(columns.shape[1] - layout.columns)])
     row_grad, column_grad = torch.empty_like(rows), torch.zeros_like(columns)
     row_grad[:, layout.rows :] = 0
-    scaled = rows / temperature
-    for first, last, exponentials in _blocks(scaled, columns, layout, scratch[0]):
+    for first, last, exponentials in blocks:
         width = exponentials.shape[1]
-        weight = scratch[1][: exponentials.numel()].view_as(exponentials)
+        weight = scratch[: exponentials.numel()].view_as(exponentials)
         torch.add(row_all[first:last, None], column_all[:width], out=weight)
         for part_rows, block_rows, part_columns in _segments_within(layout, first, last):
             torch.add(row_part[part_rows, None], column_part[part_columns], out=weight[block_rows, part_columns])
         weight.mul_(exponentials)
         row_grad[:, first:last] = torch.mm(columns[:, :width], weight.t())
-        column_grad[:, :width].addmm_(scaled[:, first:last], weight)
+        column_grad[:, :width].addmm_(blocks.rows[:, first:last], weight)
     return row_grad.div_(temperature), column_grad
