@@ -81,6 +81,8 @@ class Subject:
         times: Time of each measured step, all subjects' in the same order.
         mib: Largest sum of what a step allocates for tensors, in MiB, less what there was before it.
         waits: How often a step waits for the device, and where.
+        operators: Seconds of each of PyTorch's operators in a profiled step, without those that it calls; on a GPU the
+            device's time.
     """
 
     name: str
@@ -91,10 +93,19 @@ class Subject:
     times: list[StepTime] = field(default_factory=list)
     mib: float = 0.0
     waits: dict[str, int] = field(default_factory=dict)
+    operators: dict[str, float] = field(default_factory=dict)
 
     def median(self, *, cpu: bool = False) -> float:
         """Return the median time of a step in seconds."""
         return statistics.median(each.whole(cpu=cpu) for each in self.times)
+
+    def beyond(self, bare: Subject) -> dict[str, float]:
+        """Return what each operator takes beyond as many bare passes, in seconds, the largest difference first."""
+        names = self.operators.keys() | bare.operators.keys()
+        differences = {
+            name: self.operators.get(name, 0.0) - self.kind.passes * bare.operators.get(name, 0.0) for name in names
+        }
+        return dict(sorted(differences.items(), key=lambda item: -abs(item[1])))
 
     def ratio(self, bare: Subject, *, cpu: bool = False) -> float:
         """Return the median, over rounds, of the step's time to that of as many bare ones in the same round."""
@@ -211,18 +222,19 @@ def _read_clocks(device: torch.device) -> tuple[float, float]:
 
 
 def _inspect_step(subject: Subject, batch: Batch, dtype: torch.dtype | None) -> None:
-    """Take two steps, in one of which memory and in the other waits are counted."""
+    """Take two steps, one profiled, with its memory, and one in which waits are counted."""
     device = batch["image"].device
-    if device.type == "cuda":
+    on_gpu = device.type == "cuda"
+    if on_gpu:
         torch.cuda.synchronize(device)
         before = torch.cuda.memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)
+    kinds = [ProfilerActivity.CUDA, ProfilerActivity.CPU] if on_gpu else [ProfilerActivity.CPU]
+    with profile(activities=kinds, profile_memory=not on_gpu) as profiled:
         take_step(subject, batch, dtype)
-        subject.mib = (torch.cuda.max_memory_allocated(device) - before) / 2**20
-    else:
-        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
-            take_step(subject, batch, dtype)
-        subject.mib = find_peak(profiled) / 2**20
+    subject.mib = (torch.cuda.max_memory_allocated(device) - before if on_gpu else find_peak(profiled)) / 2**20
+    own = "self_device_time_total" if on_gpu else "self_cpu_time_total"
+    subject.operators = {each.key: getattr(each, own) / 1e6 for each in profiled.key_averages()}
     waits = DeviceWaits(device)
     take_step(subject, batch, dtype, waits)
     subject.waits = dict(waits.places)

@@ -83,6 +83,20 @@ def test_prints_a_table_and_writes_the_figures(tmp_path, capsys):
     assert measurement["rows"][0]["waits"] == {}
 
 
+def test_the_profile_is_the_difference_to_as_many_bare_passes(tmp_path, capsys):
+    bare = Subject("", None, StepKind(), lambda: None, operators={"convolution": 1.0, "mean": 0.25})
+    twice = Subject("", None, StepKind(passes=2), lambda: None, operators={"convolution": 2.5, "sort": 0.75})
+    assert list(twice.beyond(bare).items()) == [("sort", 0.75), ("convolution", 0.5), ("mean", -0.5)]
+    output = tmp_path / "figures.json"
+    options = ("--methods", "DCLNet", "--precisions", "float32", "--profile", "--output", str(output))
+    vireid(["benchmark", *TINY, *options])
+    printed = capsys.readouterr().out
+    assert "DCLNet: where it differs from the bare backbone" in printed
+    assert "_DenseContrastive" in printed
+    _, dclnet = json.loads(output.read_text())["measurements"][0]["rows"]
+    assert dclnet["operators"]["_DenseContrastive"] == dclnet["beyond_bare"]["_DenseContrastive"] > 0
+
+
 @pytest.mark.slow
 def test_measures_the_loop_with_the_loader(tmp_path):
     output = tmp_path / "figures.json"

@@ -73,6 +73,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--loop", action="store_true", help="also measure the whole loop, with the real loader")
     parser.add_argument("--workers", type=int, default=2, help="processes of the loader (default: %(default)s)")
     parser.add_argument("--places", action="store_true", help="also list what waits for the device, and where")
+    parser.add_argument(
+        "--profile", action="store_true", help="also list the operators that take more or less than the bare backbone's"
+    )
     parser.add_argument("--output", help="also write the figures to this .json file")
     parser.add_argument("--overwrite", action="store_true", help="replace the file to write where it exists")
 
@@ -106,6 +109,8 @@ def run(arguments: argparse.Namespace) -> None:
         for row in result["rows"] if arguments.places else ():
             for place, count in row["waits"].items():
                 console.print(f"{row['name']}: {count} {place}", highlight=False)
+        for row in result["rows"][1:] if arguments.profile else ():
+            console.print(_tabulate_profile(row, result["rows"][0]))
         results.append(result)
     if output is not None:
         machine = torch.cuda.get_device_name() if chosen == "cuda" else f"{torch.get_num_threads()} threads"
@@ -160,6 +165,8 @@ def _measure(
             "memory_mib": subject.mib,
             "memory_ratio": subject.mib / bare.mib,
             "waits": subject.waits,
+            "operators": subject.operators,
+            "beyond_bare": subject.beyond(bare),
             "all_seconds": [each.whole() for each in subject.times],
         }
         for subject in subjects
@@ -263,6 +270,24 @@ def _tabulate(result: dict[str, Any]) -> Table:
             _format(row.get("loop_ratio"), 3),
         ]
         table.add_row(row["name"], *cells)
+    return table
+
+
+def _tabulate_profile(row: dict[str, Any], bare: dict[str, Any]) -> Table:
+    """Return the operators that tell a step from the bare backbone's: at least 1 in 500 of its time each."""
+    whole = sum(bare["operators"].values())
+    passes = "" if row["bare_passes"] == 1 else f" {row['bare_passes']} passes of"
+    title = f"{row['name']}: where it differs from{passes} the bare backbone"
+    table = make_table(title, "One profiled step; an operator's time is without that of the operators it calls.")
+    table.add_column("Operator")
+    for head in ("Seconds", "Beyond bare, s", "Of a bare step"):
+        table.add_column(head, justify="right")
+    for name, seconds in row["beyond_bare"].items():
+        if abs(seconds) >= whole / 500:
+            share = f"{100 * seconds / whole:+.1f} %"
+            table.add_row(name, _format(row["operators"].get(name, 0.0), 3), f"{seconds:+.3f}", share)
+    total = sum(row["beyond_bare"].values())
+    table.add_row("all", _format(sum(row["operators"].values()), 3), f"{total:+.3f}", f"{100 * total / whole:+.1f} %")
     return table
 
 
