@@ -292,7 +292,8 @@ CASES = {
     ),
     "losses.cycle_return_loss": Case(plain(losses.cycle_return_loss, POINTS, POINTS), {"temperature": POSITIVE}),
     "losses.dense_contrastive_loss": Case(
-        plain(losses.dense_contrastive_loss, MAPS, MAPS, MASK, MASK), {"temperature": "[0.02, inf)"}
+        plain(losses.dense_contrastive_loss, MAPS, MAPS, MASK, MASK),
+        {"temperature": "[0.02, inf)", "parts": SIZE},
     ),
     "losses.permutation_recovery_loss": Case(
         plain(losses.permutation_recovery_loss, torch.rand(1, 3, 3), torch.tensor([[2, 0, 1]])),

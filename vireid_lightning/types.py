@@ -79,19 +79,25 @@ class Batch(TypedDict):
     fake_infrared: NotRequired[Tensor]
 
 
-def note_modalities(modality: Tensor, labels: list[int]) -> None:
-    """Note with a tensor of modalities on a device what it holds, so that nothing waits to read it again.
+def note_values(tensor: Tensor, values: list[int]) -> None:
+    """Note with a tensor on a device what it holds, so that nothing waits to read it again.
 
-    Tensors that are computed from it do not have the note.
+    Tensors that are computed from it do not have the note, and it ends where the tensor is changed in place.
 
     Args:
-        modality: (B,) int64, which is not changed any more.
-        labels: Its values.
+        tensor: (B,) int64, such as modalities or labels.
+        values: Its values.
     """
-    modality._labels = labels  # type: ignore[attr-defined]  # lives and dies with the tensor
+    tensor._noted = values, _count_changes(tensor)  # type: ignore[attr-defined]  # lives and dies with the tensor
 
 
-def read_modalities(modality: Tensor) -> list[int]:
-    """Return the values of a tensor of modalities: those noted with it, else read, which waits for the device."""
-    noted: list[int] | None = getattr(modality, "_labels", None)
-    return modality.tolist() if noted is None else noted
+def read_values(tensor: Tensor) -> list[int]:
+    """Return the values of a tensor (B,) of integers: those noted with it, else read, which waits for the device."""
+    values, version = getattr(tensor, "_noted", (None, None))
+    result: list[int] = values if values is not None and version == _count_changes(tensor) else tensor.tolist()
+    return result
+
+
+def _count_changes(tensor: Tensor) -> int:
+    """Return how often a tensor was changed in place; PyTorch does not count those of inference mode."""
+    return 0 if tensor.is_inference() else tensor._version

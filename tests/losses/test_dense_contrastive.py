@@ -172,6 +172,8 @@ def test_bad_shapes_are_named(change, message):
 
 def test_a_temperature_that_overflows_is_refused():
     maps, masks = draw()
+    with pytest.raises(VIReIDError, match="above parts, which is 1"):
+        dense_contrastive_loss(*maps, *(mask.fill_(2) for mask in masks), parts=1)
     with pytest.raises(VIReIDError, match=r"0\.001"):
         dense_contrastive_loss(*maps, *masks, temperature=0.001)
 

@@ -7,12 +7,12 @@ import torch
 
 from vireid_lightning import methods
 from vireid_lightning.cli.device_waits import DeviceWaits
-from vireid_lightning.cli.step_costs import draw_batch
+from vireid_lightning.cli.step_costs import draw_batch, make_subjects, take_step
 from vireid_lightning.errors import VIReIDError
 from vireid_lightning.methods import Baseline
 from vireid_lightning.methods.finite_check import FiniteCheck
 from vireid_lightning.modules import ModalityRows
-from vireid_lightning.types import note_modalities
+from vireid_lightning.types import note_values, read_values
 
 CPU = torch.device("cpu")
 
@@ -53,15 +53,37 @@ def test_a_step_that_is_still_held_is_read_before_its_weights_are_used(end):
         getattr(method, end)()
 
 
-@pytest.mark.parametrize("name", ["Baseline", "AGW", "MPANet", "MMGL"])
+@pytest.mark.parametrize("name", ["Baseline", "AGW", "MPANet", "MMGL", "DCLNet"])
 def test_a_step_reads_nothing_but_whether_the_loss_is_finite(name):
     classes = {} if name == "MMGL" else {"num_classes": 4}
     method = getattr(methods, name)(backbone="resnet10t", pretrained=False, **classes)
     batch = draw_batch((96, 48), 4, 2, CPU)
     with DeviceWaits(CPU) as waits:
         method.training_step(batch, 0).backward()
-    places = [place for place in waits.places if "finite_check.py" not in place]
+    places = {place: count for place, count in waits.places.items() if "finite_check.py" not in place}
+    # The sizes of DCLNet's matrix products are those of the masks that it predicts.
+    assert [place for place in places if "dense_contrastive.py" not in place] == []
+    assert sum(places.values()) == (name == "DCLNet")
+
+
+@pytest.mark.parametrize("stage", ["CMAM, stage 1", "CMAM, stage 2"])
+def test_a_step_of_cmam_reads_nothing_but_whether_the_loss_is_finite(stage):
+    module = methods.CMAM(backbone="resnet10t", pretrained=False)
+    subject = next(each for each in make_subjects([module], 4, CPU) if each.name == stage)
+    subject.kind.enter()
+    batch = draw_batch((96, 48), 4, 2, CPU)
+    with DeviceWaits(CPU) as waits:
+        take_step(subject, batch, None)
+    # The circle softmax checks the labels on the CPU alone, where nothing waits.
+    places = [place for place in waits.places if "finite_check.py" not in place and "circle_softmax.py" not in place]
     assert places == []
+
+
+def test_a_note_ends_where_the_tensor_is_changed():
+    labels = torch.tensor([0, 1, 0])
+    note_values(labels, [0, 1, 0])
+    labels[0] = 5
+    assert read_values(labels) == [5, 1, 0]
 
 
 def test_noted_modalities_are_not_read_and_others_are():
@@ -69,7 +91,7 @@ def test_noted_modalities_are_not_read_and_others_are():
     with DeviceWaits(CPU) as waits:
         expected = ModalityRows.of(modality)
     assert waits.count == 1
-    note_modalities(modality, [0, 1, 0])
+    note_values(modality, [0, 1, 0])
     with DeviceWaits(CPU) as waits:
         rows = ModalityRows.of(modality)
     assert waits.count == 0

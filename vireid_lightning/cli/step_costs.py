@@ -20,7 +20,7 @@ from vireid_lightning.cli.device_waits import DeviceWaits
 from vireid_lightning.methods import ReIDModule
 from vireid_lightning.methods.step_kind import StepKind
 from vireid_lightning.modules import Backbone
-from vireid_lightning.types import Batch, note_modalities
+from vireid_lightning.types import Batch, note_values
 
 #: Autocast types by the names of the command line; float32 runs without autocast.
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
@@ -152,7 +152,8 @@ def draw_batch(size: tuple[int, int], identities: int, images_per_modality: int,
     }
     moved: Any = {name: value.to(device) for name, value in batch.items()}
     result: Batch = moved
-    note_modalities(result["modality"], batch["modality"].tolist())  # as the datamodule does
+    for name in ("identity", "modality"):  # as the datamodule does
+        note_values(moved[name], batch[name].tolist())
     return result
 
 

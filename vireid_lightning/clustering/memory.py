@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from vireid_lightning.errors import VIReIDError
 from vireid_lightning.kinds import check_number
+from vireid_lightning.types import read_values
 
 
 @torch.no_grad()
@@ -36,16 +39,22 @@ def update_memory(prototypes: Tensor, features: Tensor, labels: Tensor, *, momen
                 [0.0000, 1.0000]])
     """
     check_number("momentum", momentum, 0, 1)
-    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(prototypes):
+    values = read_values(labels)
+    if values and not 0 <= min(values) <= max(values) < len(prototypes):
         raise VIReIDError(
-            f"The memory has {len(prototypes)} prototypes, but labels run from {int(labels.min())} to "
-            f"{int(labels.max())}; leave outliers out of the batch."
+            f"The memory has {len(prototypes)} prototypes, but labels run from {min(values)} to {max(values)}; leave "
+            "outliers out of the batch."
         )
     features = F.normalize(features.to(prototypes.dtype), dim=1)
-    order = torch.argsort(labels, stable=True)
-    _, counts = torch.unique_consecutive(labels[order], return_counts=True)
-    first = counts.cumsum(0) - counts
-    for occurrence in range(int(counts.max()) if len(counts) else 0):
-        rows = order[first[counts > occurrence] + occurrence]
-        moved = momentum * prototypes[labels[rows]] + (1 - momentum) * features[rows]
-        prototypes[labels[rows]] = F.normalize(moved, dim=1)
+    turns: list[list[int]] = []  # the rows of the clusters' first samples, of their second ones, and so on
+    seen: Counter[int] = Counter()
+    for row, value in enumerate(values):
+        if seen[value] == len(turns):
+            turns.append([])
+        turns[seen[value]].append(row)
+        seen[value] += 1
+    for turn in turns:
+        rows = torch.tensor(turn).to(labels.device, non_blocking=True)
+        clusters = labels[rows]
+        moved = momentum * prototypes[clusters] + (1 - momentum) * features[rows]
+        prototypes[clusters] = F.normalize(moved, dim=1)

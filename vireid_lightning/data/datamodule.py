@@ -37,7 +37,7 @@ from vireid_lightning.errors import VIReIDError
 from vireid_lightning.kinds import check_kinds
 from vireid_lightning.printable import make_printable
 from vireid_lightning.protocols import Protocol
-from vireid_lightning.types import IMAGENET_MEAN, IMAGENET_STD, MODALITIES, UNKNOWN, Batch, Sample, note_modalities
+from vireid_lightning.types import IMAGENET_MEAN, IMAGENET_STD, MODALITIES, UNKNOWN, Batch, Sample, note_values
 
 # What is larger is a slip of the hand, and would fill the memory before anything else says so.
 _LARGEST_BATCH = 2**17
@@ -167,7 +167,7 @@ class CrossModalityDataModule(LightningDataModule):
         self.identities = sorted(dataset.identities("train"))
         self._train_samples: list[Sample] | None = None
         self._evaluation = EvaluationSplits(dataset, validation_protocol or dataset.default_protocol)
-        self._modalities: list[int] | None = None  # of the batch that is on its way to the device
+        self._leaving: dict[str, list[int]] = {}  # values of the batch that is on its way to the device
         self._training_images: TrainingImages | None = None
         self._training_sampler: TrainingSampler | None = None
         self._evaluation_images: dict[str, EvaluationImages] = {}
@@ -322,8 +322,8 @@ class CrossModalityDataModule(LightningDataModule):
             )
 
     def on_before_batch_transfer(self, batch: dict[str, Tensor], dataloader_idx: int) -> dict[str, Tensor]:
-        """Keep a batch's modalities, which the networks need on the host, as it leaves for the device."""
-        self._modalities = batch["modality"].tolist()
+        """Keep a batch's modalities and identities, which the host needs too, as it leaves for the device."""
+        self._leaving = {name: batch[name].tolist() for name in ("modality", "identity") if name in batch}
         return batch
 
     def on_after_batch_transfer(self, batch: dict[str, Tensor], dataloader_idx: int) -> Batch:
@@ -331,9 +331,9 @@ class CrossModalityDataModule(LightningDataModule):
 
         They are float32, or float64 where the trainer's precision is 64-true.
         """
-        if self._modalities is not None:
-            note_modalities(batch["modality"], self._modalities)
-            self._modalities = None
+        for name, values in self._leaving.items():
+            note_values(batch[name], values)
+        self._leaving = {}
         erased = batch.get("erased")
         names = [name for name in ("image", "fake_infrared") if name in batch]
         images = {name: normalize(batch[name], erased) for name in names}

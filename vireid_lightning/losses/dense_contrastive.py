@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from vireid_lightning.errors import VIReIDError
-from vireid_lightning.kinds import check_number
+from vireid_lightning.kinds import check_number, check_sizes
 
 # The exponentials that are held at once: 2**24 float32 values are 64 MiB, which hold a whole pair of 96 x 32 maps.
 _BLOCK_ELEMENTS = 2**24
@@ -26,6 +26,7 @@ def dense_contrastive_loss(
     infrared_mask: Tensor,
     *,
     temperature: float = 0.05,
+    parts: int | None = None,
     mean_count: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
     """Contrast the pixels of paired images by the part they show, at full resolution (Sun et al., ACM MM 2022).
@@ -49,6 +50,7 @@ def dense_contrastive_loss(
         visible_mask: (B, H, W) integers: 0 for background, the number of a part, from 1, otherwise.
         infrared_mask: (B, H', W') integers, of the same parts.
         temperature: Divisor t of the cosines, at least 0.02.
+        parts: Largest number of a part in the masks; None reads it from them, which waits for the device.
         mean_count: Function from the number of pixels with a term to its mean over processes, which takes its place;
             the mean of the processes' losses is then that of the whole batch.
 
@@ -63,14 +65,16 @@ def dense_contrastive_loss(
         >>> dense_contrastive_loss(maps, maps, mask, mask).item() < 1e-6  # each pixel matches its own part alone
         True
     """
-    _check(visible, infrared, visible_mask, infrared_mask, temperature)
-    visible_order, infrared_order, layouts = _sort_by_part(visible_mask.flatten(1), infrared_mask.flatten(1))
-    terms = float(sum(layout.rows + layout.columns for layout in layouts))
+    _check(visible, infrared, visible_mask, infrared_mask, temperature, parts)
+    visible_order, infrared_order, terms, layouts = _sort_by_part(
+        visible_mask.flatten(1), infrared_mask.flatten(1), parts
+    )
     if mean_count is not None:
-        terms = float(mean_count(torch.tensor(terms, device=visible.device)))
+        terms = mean_count(terms)
+    terms = torch.where(terms > 0, terms, 1).to(_precision(visible))
     backward_follows = torch.is_grad_enabled() and (visible.requires_grad or infrared.requires_grad)
     loss: Tensor = _DenseContrastive.apply(
-        visible, infrared, visible_order, infrared_order, layouts, temperature, terms or 1.0, backward_follows
+        visible, infrared, visible_order, infrared_order, layouts, temperature, terms, backward_follows
     )
     return loss
 
@@ -92,7 +96,14 @@ class _Layout(NamedTuple):
     segments: list[_Segment]
 
 
-def _check(visible: Tensor, infrared: Tensor, visible_mask: Tensor, infrared_mask: Tensor, temperature: float) -> None:
+def _check(
+    visible: Tensor,
+    infrared: Tensor,
+    visible_mask: Tensor,
+    infrared_mask: Tensor,
+    temperature: float,
+    parts: int | None,
+) -> None:
     if visible.ndim != 4 or infrared.ndim != 4 or visible.shape[:2] != infrared.shape[:2]:
         raise VIReIDError(
             f"The dense contrastive loss pairs maps (B, C, H, W) of equal B and C, but got {tuple(visible.shape)} and "
@@ -107,33 +118,47 @@ def _check(visible: Tensor, infrared: Tensor, visible_mask: Tensor, infrared_mas
         if mask.is_floating_point() or mask.is_complex():
             raise VIReIDError(f"The {name} mask is {mask.dtype}; part labels are integers, with 0 for background.")
     check_number("temperature", temperature, _LOWEST_TEMPERATURE)
+    if parts is not None:
+        check_sizes(parts=parts)
 
 
-def _sort_by_part(visible_mask: Tensor, infrared_mask: Tensor) -> tuple[Tensor, Tensor, list[_Layout]]:
-    """Order each image's pixels: first those of the parts that both images have, part after part, then all others."""
+def _sort_by_part(
+    visible_mask: Tensor, infrared_mask: Tensor, parts: int | None
+) -> tuple[Tensor, Tensor, Tensor, list[_Layout]]:
+    """Order each image's pixels: first those of the parts that both images have, part after part, then all others.
+
+    Also return the number of pixels that have a term, and the layout of each pair, whose sizes the host must know.
+    """
     masks = [mask.long().clamp(min=0) for mask in (visible_mask, infrared_mask)]
-    parts = max((int(mask.max()) for mask in masks if mask.numel()), default=0)
+    if parts is None:
+        parts = max((int(mask.max()) for mask in masks if mask.numel()), default=0)
+    masks = [mask.clamp(max=parts + 1) for mask in masks]
     counts = [
-        torch.zeros(mask.shape[0], parts + 1, dtype=torch.long, device=mask.device).scatter_add_(
+        torch.zeros(mask.shape[0], parts + 2, dtype=torch.long, device=mask.device).scatter_add_(
             1, mask, torch.ones_like(mask)
         )
         for mask in masks
     ]
     shared = (counts[0] > 0) & (counts[1] > 0)
-    shared[:, 0] = False
+    shared[:, 0] = shared[:, -1] = False
+    beyond = counts[0][:, -1] + counts[1][:, -1]
     orders = [
-        torch.where(shared.gather(1, mask), mask, parts + 1).argsort(dim=1, stable=True)  # pixels without a term last
+        torch.where(shared.gather(1, mask), mask, parts + 2).argsort(dim=1, stable=True)  # pixels without a term last
         for mask in masks
     ]
+    counted = torch.stack(counts) * shared
+    *read, others = torch.stack([*counted, beyond[:, None].expand_as(shared)]).tolist()  # the host waits here, once
+    if any(map(any, others)):
+        raise VIReIDError(f"A mask of the dense contrastive loss names a part above parts, which is {parts}.")
     layouts = []
-    for row_counts, column_counts in zip((counts[0] * shared).tolist(), (counts[1] * shared).tolist(), strict=True):
+    for row_counts, column_counts in zip(*read, strict=True):
         segments, row, column = [], 0, 0
         for rows, columns in zip(row_counts, column_counts, strict=True):
             if rows:
                 segments.append(_Segment(row, row + rows, column, column + columns))
                 row, column = row + rows, column + columns
         layouts.append(_Layout(row, column, segments))
-    return orders[0], orders[1], layouts
+    return orders[0], orders[1], counted.sum(), layouts
 
 
 class _DenseContrastive(torch.autograd.Function):
@@ -148,7 +173,7 @@ class _DenseContrastive(torch.autograd.Function):
         infrared_order: Tensor,
         layouts: list[_Layout],
         temperature: float,
-        terms: float,
+        terms: Tensor,
         backward_follows: bool,
     ) -> Tensor:
         with torch.autocast(visible.device.type, enabled=False):

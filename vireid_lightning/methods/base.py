@@ -204,7 +204,10 @@ class ReIDModule(GlobalBatch, ABC):
         Outside of a training step nothing is kept.
         """
         if self._in_step:
-            self.kept.update({name: tensor.detach() for name, tensor in tensors.items()})
+            # A tensor without gradient stays itself, with what is noted of its values.
+            self.kept.update(
+                {name: tensor.detach() if tensor.requires_grad else tensor for name, tensor in tensors.items()}
+            )
 
     def combine(self, terms: Mapping[str, Tensor], weights: Mapping[str, float], batch: Batch) -> Tensor:
         """Log each loss term, check it, and return the weighted sum.

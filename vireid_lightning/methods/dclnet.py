@@ -31,7 +31,7 @@ from vireid_lightning.modules import (
     require_part_rows,
     shrink_mask,
 )
-from vireid_lightning.types import Batch
+from vireid_lightning.types import INFRARED, VISIBLE, Batch, read_values
 
 
 class DCLNet(ReIDModule):
@@ -149,7 +149,9 @@ class DCLNet(ReIDModule):
         images, identity = batch["image"], batch["identity"]
         require_part_rows(images.shape[2], self.parts)
         rows = ModalityRows.of(batch["modality"])
-        if not torch.equal(identity[rows.visible], identity[rows.infrared]):
+        shown = list(zip(read_values(batch["modality"]), read_values(identity), strict=True))
+        visible, infrared = ([name for kind, name in shown if kind == which] for which in (VISIBLE, INFRARED))
+        if visible != infrared:
             raise VIReIDError(
                 "DCLNet compares the i-th visible with the i-th infrared image of a batch, which must show the same "
                 "identity; train with the datamodule's own sampler."
@@ -182,6 +184,7 @@ class DCLNet(ReIDModule):
                 mask[rows.visible],
                 mask[rows.infrared],
                 temperature=self.temperature,
+                parts=self.parts,
                 mean_count=self.mean_count,
             ),
         }

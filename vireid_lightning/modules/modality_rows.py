@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from vireid_lightning.errors import VIReIDError
-from vireid_lightning.types import INFRARED, VISIBLE, read_modalities
+from vireid_lightning.types import INFRARED, VISIBLE, read_values
 
 
 class ModalityRows(NamedTuple):
@@ -35,7 +35,7 @@ class ModalityRows(NamedTuple):
         Raises:
             VIReIDError: If a value is neither 0 nor 1.
         """
-        labels = read_modalities(modality)
+        labels = read_values(modality)
         count = labels.count(VISIBLE)
         if count + labels.count(INFRARED) != len(labels):
             wrong = next(label for label in labels if label not in (VISIBLE, INFRARED))

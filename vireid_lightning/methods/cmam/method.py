@@ -50,7 +50,7 @@ from vireid_lightning.methods.pseudo_labels import (
 )
 from vireid_lightning.methods.step_kind import StepKind
 from vireid_lightning.modules import BackboneSettings, Encoder, GeM, GrayView, draw_channels
-from vireid_lightning.types import Batch
+from vireid_lightning.types import Batch, note_values, read_values
 
 
 class CMAM(ReIDModule):
@@ -234,9 +234,13 @@ class CMAM(ReIDModule):
         if isinstance(stage, TargetStage) and is_due:
             kept = self.kept if self.gathers else {name: gather_rows(self, each) for name, each in self.kept.items()}
             # The order that one process has: a prototype moves from one image to the next.
-            order = kept["modality"].argsort(stable=True)
+            kinds, values = read_values(kept["modality"]), read_values(kept["labels"])
+            order = sorted(range(len(kinds)), key=kinds.__getitem__)
+            rows = torch.tensor(order).to(self.device, non_blocking=True)
+            labels = kept["labels"][rows]
+            note_values(labels, [values[row] for row in order])
             for prototypes, name in zip(self._prototypes, ("rgb", "gray")):
-                update_memory(prototypes, kept[name][order], kept["labels"][order], momentum=stage.momentum)
+                update_memory(prototypes, kept[name][rows], labels, momentum=stage.momentum)
 
     def enter(self, phase: Phase) -> None:
         """Begin a phase, or go on with it: its terms and their weights count from now on."""
