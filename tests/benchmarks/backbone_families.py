@@ -1,7 +1,7 @@
 """What each family of backbones costs: parameters, width of the embedding, GFLOPs and images per second.
 
 Run by hand: python tests/benchmarks/backbone_families.py [--backbones NAME ...] [--size 256 128] [--batch 8]
-[--rounds 2]. Prints a markdown table. All backbones are built as the methods build them, without the last stride, from
+[--rounds 2]. All backbones are built as the methods build them, without the last stride, from
 random weights. A training step is forward and backward of the mean of the last map, in float32, without an optimiser;
 embedding is the forward pass in eval mode. Images per second are those of one core, by the processor time of this
 process, which other processes hardly touch; the fastest round counts. GFLOPs are those of one image's forward pass,
@@ -12,9 +12,15 @@ smaller size that they fill.
 from __future__ import annotations
 
 import argparse
+import sys
 import time
+from pathlib import Path
 
 import torch
+
+sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
+
+from benchmarks.evidence import FIGURES, add_write_option, format_table, name_command, write_table
 from torch.utils.flop_counter import FlopCounterMode
 
 from vireid_lightning.errors import VIReIDError
@@ -47,8 +53,8 @@ def fitting_size(backbone: Backbone, size: tuple[int, int]) -> tuple[int, int]:
     return size
 
 
-def measure(name: str, size: tuple[int, int], count: int, rounds: int) -> dict[str, object]:
-    """Return the figures of a backbone."""
+def measure(name: str, size: tuple[int, int], count: int, rounds: int) -> list[list[float] | str]:
+    """Return the figures of a backbone, a row of the table."""
     torch.manual_seed(0)
     backbone = Backbone(name, pretrained=False)
     size = fitting_size(backbone, size)
@@ -65,35 +71,43 @@ def measure(name: str, size: tuple[int, int], count: int, rounds: int) -> dict[s
         end = time.process_time()
         if number:  # the first one warms up
             train, embed = min(train, middle - start), min(embed, end - middle)
-    return {
-        "size": f"{size[0]} x {size[1]}",
-        "strides": ", ".join(map(str, backbone.strides[1:])),
-        "width": backbone.channels[-1],
-        "parameters": sum(parameter.numel() for parameter in backbone.parameters()) / 1e6,
-        "flops": counter.get_total_flops() / 1e9,
-        "train": count / train,
-        "embed": count / embed,
-    }
+    return [
+        f"{size[0]} x {size[1]}",
+        ", ".join(map(str, backbone.strides[1:])),
+        [backbone.channels[-1]],
+        [sum(parameter.numel() for parameter in backbone.parameters()) / 1e6],
+        [counter.get_total_flops() / 1e9],
+        [count / train],
+        [count / embed],
+    ]
 
 
-def main() -> None:
+def main(words: list[str] | None = None) -> None:
     """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--backbones", nargs="+", default=BACKBONES)
     parser.add_argument("--size", type=int, nargs=2, default=(256, 128))
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=2)
-    arguments = parser.parse_args()
+    add_write_option(parser)
+    arguments = parser.parse_args(words)
     torch.set_num_threads(1)
-    heads = ["Backbone", "Image", "Strides", "Width", "Parameters, M", "GFLOPs", "Training, images/s", "embedding"]
-    print(f"| {' | '.join(heads)} |\n|---|---|---|{'---:|' * 5}")
-    for name in arguments.backbones:
-        row = measure(name, tuple(arguments.size), arguments.batch, arguments.rounds)
-        print(
-            f"| {name} | {row['size']} | {row['strides']} | {row['width']} | {row['parameters']:.1f} "
-            f"| {row['flops']:.1f} | {row['train']:.1f} | {row['embed']:.1f} |",
-            flush=True,
-        )
+    heads = ["Image", "Strides", "Width", "Parameters, M", "GFLOPs", "Training, images/s", "Embedding, images/s"]
+    table = write_table(
+        "backbones",
+        command=name_command(__file__, words),
+        code=["tests/benchmarks/backbone_families.py", "vireid_lightning/modules"],
+        settings=vars(arguments),
+        columns=["Backbone", *heads],
+        rows={
+            name: measure(name, tuple(arguments.size), arguments.batch, arguments.rounds)
+            for name in arguments.backbones
+        },
+        formats=["", "", ",.0f", *[".1f"] * 4],
+        count=None,
+        folder=FIGURES if arguments.write else None,
+    )
+    print(format_table(table))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ With --command-line the same is scored by `vireid evaluate`, from an .npz file u
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
 import tempfile
@@ -19,7 +20,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from tqdm import tqdm
 
 
@@ -33,11 +33,16 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--block-mb", type=int, default=256)
     parser.add_argument("--command-line", action="store_true", help="score with `vireid evaluate`")
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--write", action="store_true", help="write docs/figures/NAME.json, which the pages show")
     arguments = parser.parse_args(words)
     if arguments.folder is not None:
         (score_by_command if arguments.command_line else score)(arguments)
         return
-    print(f"{arguments.queries:,} queries, {arguments.values} values, {torch.get_num_threads()} threads")
+    # Not in the processes that are measured: what it imports would count.
+    sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
+    from benchmarks.evidence import FIGURES, format_table, name_command, write_table
+
+    rows = {}
     with tempfile.TemporaryDirectory() as folder:
         write(Path(folder), arguments)
         for size in arguments.gallery:
@@ -51,7 +56,20 @@ def main(words: list[str] | None = None) -> None:
                 str(arguments.block_mb),
             ]
             options += ["--command-line"] * arguments.command_line
-            subprocess.run([sys.executable, __file__, *options], check=True)
+            done = subprocess.run([sys.executable, __file__, *options], check=True, stdout=subprocess.PIPE, text=True)
+            rows[f"{size:,}"] = json.loads(done.stdout.splitlines()[-1])
+    table = write_table(
+        "evaluate-scale-command" if arguments.command_line else "evaluate-scale",
+        command=name_command(__file__, words),
+        code=["tests/benchmarks/evaluate_scale.py", "vireid_lightning/metrics"],
+        settings={key: value for key, value in vars(arguments).items() if key != "folder"},
+        columns=["Gallery", "Seconds", "Microseconds an image", "Peak memory, GiB", "without the mapped file"],
+        rows=rows,
+        formats=[".1f", ".0f", ".2f", ".2f"],
+        count=None,
+        folder=FIGURES if arguments.write else None,
+    )
+    print(format_table(table))
 
 
 def write(folder: Path, arguments: argparse.Namespace) -> None:
@@ -83,12 +101,8 @@ def score(arguments: argparse.Namespace) -> None:
         gallery = Embeddings(mapped, np.arange(size) // arguments.images)
         scores = evaluate(query, gallery, cmc=arguments.cmc, block_mb=arguments.block_mb, progress=size > 10**5)
         seconds = time.perf_counter() - start
-    print(
-        f"{size:>10,} gallery images {seconds:8.1f} s {1e6 * seconds / size:8.1f} us an image   peak "
-        f"{peak.all / 2**20:.2f} GiB, {peak.own / 2**20:.2f} GiB of it not the file   "
-        f"Rank-1 {scores.rank1:.2f} mAP {scores.mAP:.2f}",
-        flush=True,
-    )
+    assert scores.rank1 > 0
+    print_row(size, seconds, peak)
 
 
 def score_by_command(arguments: argparse.Namespace) -> None:
@@ -101,11 +115,12 @@ def score_by_command(arguments: argparse.Namespace) -> None:
         start = time.perf_counter()
         vireid([*words, "--block-mb", str(arguments.block_mb)])
         seconds = time.perf_counter() - start
-    print(
-        f"{size:>10,} gallery images {seconds:8.1f} s {1e6 * seconds / size:8.1f} us an image   peak "
-        f"{peak.all / 2**20:.2f} GiB, {peak.own / 2**20:.2f} GiB of it not the file",
-        flush=True,
-    )
+    print_row(size, seconds, peak)
+
+
+def print_row(size: int, seconds: float, peak: PeakMemory) -> None:
+    """Print a row of the table, for the process that started this one."""
+    print(json.dumps([[seconds], [1e6 * seconds / size], [peak.all / 2**20], [peak.own / 2**20]]))
 
 
 def write_manifest(folder: Path, size: int, images: int) -> None:

@@ -1,4 +1,4 @@
-"""What the long benchmarks share: runs that a stopped command goes on with, and tables that know where they come from.
+"""What the benchmarks share: runs that a stopped command goes on with, and tables that know where they come from.
 
 A finished run is a JSON file of its own, named by what was run and by a hash of its settings, so that nothing is run
 twice and nothing of other settings is taken for it. A table is a JSON file in ``docs/figures``: its command, the files
@@ -9,11 +9,13 @@ there, and tests/test_evidence.py fails where the two differ.
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import logging
 import os
 import re
+import shlex
 import statistics
 import sys
 import time
@@ -148,12 +150,31 @@ def train_and_score(
     return scores | {name: float(trainer.callback_metrics[f"test/{name}"]) for name in ("rank1", "mAP")}
 
 
-def spread(values: Sequence[float], digits: int = 1) -> str:
-    """Return mean and standard deviation as text; a dash where there is no value."""
+def spread(values: Sequence[float] | str, form: str = ".1f") -> str:
+    """Return mean and standard deviation as text; a dash where there is no value, and text as it is."""
+    if isinstance(values, str):
+        return values
     if not values:
         return "-"
-    text = f"{statistics.mean(values):.{digits}f}"
-    return f"{text} +- {statistics.stdev(values):.{digits}f}" if len(values) > 1 else text
+    text = f"{statistics.mean(values):{form}}"
+    return f"{text} +- {statistics.stdev(values):{form}}" if len(values) > 1 else text
+
+
+def add_write_option(parser: argparse.ArgumentParser) -> None:
+    """Declare ``--write``, by which a benchmark keeps its table."""
+    parser.add_argument("--write", action="store_true", help="write docs/figures/NAME.json, which the pages show")
+
+
+def name_command(script: str, words: Sequence[str] | None = None) -> str:
+    """Return the command that a script was started with, from the repository's folder, without ``--write``.
+
+    Args:
+        script: The script's ``__file__``.
+        words: What follows it; None: what the process was started with.
+    """
+    given = sys.argv[1:] if words is None else words
+    path = Path(script).resolve().relative_to(ROOT).as_posix()
+    return shlex.join(["python", path, *(word for word in given if word != "--write")])
 
 
 def write_table(
@@ -163,12 +184,13 @@ def write_table(
     code: Sequence[str],
     settings: Mapping[str, Any],
     columns: Sequence[str],
-    rows: Mapping[str, Sequence[Sequence[float]]],
-    digits: int = 1,
+    rows: Mapping[str, Sequence[Sequence[float] | str]],
+    formats: str | Sequence[str] = ".1f",
+    count: str | None = "seeds",
     curves: Mapping[str, Mapping[str, Sequence[float]]] | None = None,
-    folder: Path = FIGURES,
+    folder: Path | None = FIGURES,
 ) -> dict[str, Any]:
-    """Write a table with all that says where it comes from, and return it.
+    """Return a table with all that says where it comes from, and write it.
 
     Args:
         name: Name of the table and of its file.
@@ -176,10 +198,11 @@ def write_table(
         code: Files and folders whose change would change the figures.
         settings: The design: budget, images, rates.
         columns: Titles, the first of which is that of the rows.
-        rows: For each row and column the values of the seeds.
-        digits: Number of decimals that are shown.
+        rows: For each row and column the values of the seeds, or a text.
+        formats: Format of the values that are shown, of all columns or of each but the first.
+        count: Title of the column that says how many values there are; None leaves it out.
         curves: For each row and loss term its mean over the seeds, epoch by epoch; kept, not shown.
-        folder: Where it is written.
+        folder: Where it is written; None: nowhere.
     """
     state = find_code_state() or {"commit": "unknown", "dirty": True}
     table = {
@@ -192,14 +215,21 @@ def write_table(
         "versions": list_versions(),
         "settings": dict(settings),
         "columns": list(columns),
-        "digits": digits,
-        "rows": {row: [[round(value, 4) for value in cell] for cell in cells] for row, cells in rows.items()},
+        "formats": [formats] * (len(columns) - 1) if isinstance(formats, str) else list(formats),
+        "count": count,
+        "rows": {row: [_shorten(cell) for cell in cells] for row, cells in rows.items()},
     }
     if curves is not None:
         table["curves"] = {row: {term: list(values) for term, values in terms.items()} for row, terms in curves.items()}
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}.json").write_text(json.dumps(table, indent=1, default=str) + "\n", encoding="utf-8")
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{name}.json").write_text(json.dumps(table, indent=1, default=str) + "\n", encoding="utf-8")
     return table
+
+
+def _shorten(cell: Sequence[float] | str) -> list[float] | str:
+    """Return values with six digits, which is more than any table shows."""
+    return cell if isinstance(cell, str) else [float(f"{value:.6g}") for value in cell]
 
 
 def read_tables(folder: Path = FIGURES) -> dict[str, dict[str, Any]]:
@@ -209,11 +239,13 @@ def read_tables(folder: Path = FIGURES) -> dict[str, dict[str, Any]]:
 
 def format_table(table: Mapping[str, Any]) -> str:
     """Return a table as README and docs show it."""
-    columns = [*table["columns"], "seeds"]
+    columns = [*table["columns"], *([table["count"]] if table["count"] else [])]
     lines = [f"| {' | '.join(columns)} |", f"|---|{'---:|' * (len(columns) - 1)}"]
     for row, cells in table["rows"].items():
-        seeds = sorted({len(cell) for cell in cells if cell}) or [0]
-        shown = [*(spread(cell, table["digits"]) for cell in cells), "-".join(map(str, seeds))]
+        shown = [spread(cell, form) for cell, form in zip(cells, table["formats"], strict=True)]
+        if table["count"]:
+            seeds = sorted({len(cell) for cell in cells if cell and not isinstance(cell, str)}) or [0]
+            shown.append("-".join(map(str, seeds)))
         lines.append(f"| {row} | {' | '.join(shown)} |")
     return "\n".join(lines) + "\n"
 

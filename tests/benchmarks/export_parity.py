@@ -1,18 +1,24 @@
 """How far every method's exported network differs from PyTorch, and the sizes of the files.
 
 Random weights, whose two streams and normalisations differ; random images and drawn pedestrians of both modalities. Run
-by hand: ``python tests/benchmarks/export_parity.py [--backbone resnet18] [--format onnx pt2] [--half]``. The format
+by hand: ``python tests/benchmarks/export_parity.py [--backbone resnet18] [--format onnx pt2]``; each file is written
+with the backbone in float32 and in float16 (``--half``). The format
 ``compile`` is no file: ``torch.compile`` with its default backend, as one graph, against the network as it is.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 from pathlib import Path
 
 import pytest
 import torch
+
+sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
+
+from benchmarks.evidence import FIGURES, add_write_option, format_table, name_command, write_table
 
 from vireid_lightning import methods
 from vireid_lightning.data.images.resizing import RESIZERS
@@ -72,29 +78,47 @@ def test_exported_networks_differ_by_rounding_alone(method, tmp_path):
     assert measure(build(method, "test_resnet", (64, 32)), "onnx", False, tmp_path)[0] < 1e-5
 
 
-def main():
+def main(words=None):
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--backbone", default="resnet50", help="timm's name (default: %(default)s)")
     parser.add_argument("--image-size", type=int, nargs=2, default=(288, 144), help="height and width")
     parser.add_argument(
         "--format", nargs="+", default=["onnx"], choices=[*SUFFIXES, "compile"], help="formats (default: onnx)"
     )
-    parser.add_argument("--half", action="store_true", help="export the backbone in float16")
-    arguments = parser.parse_args()
-    print("| Method | Format | Largest difference | MiB |\n|---|---|---:|---:|", flush=True)
+    add_write_option(parser)
+    arguments = parser.parse_args(words)
+    rows = {}
     with tempfile.TemporaryDirectory() as folder:
         for method in METHODS:
             embedder = build(method, arguments.backbone, arguments.image_size)
+            rows[method.__name__] = []
             for kind in arguments.format:
+                for half in (False, True) if kind != "compile" else ():
+                    try:
+                        difference, size = measure(embedder, kind, half, folder)
+                    except VIReIDError as error:
+                        rows[method.__name__] += [str(error), []]
+                    else:
+                        rows[method.__name__] += [[difference], [size]]
                 if kind == "compile":
-                    print(f"| {method.__name__} | compile | {measure_compiled(embedder):.1e} | - |", flush=True)
-                    continue
-                try:
-                    difference, size = measure(embedder, kind, arguments.half, folder)
-                except VIReIDError as error:
-                    print(f"| {method.__name__} | {kind} | {error} | |", flush=True)
-                    continue
-                print(f"| {method.__name__} | {kind} | {difference:.1e} | {size:.1f} |", flush=True)
+                    rows[method.__name__].append([measure_compiled(embedder)])
+    columns, formats = ["Method"], []
+    for kind in arguments.format:
+        ends = ("float32", "`--half`") if kind != "compile" else ("",)
+        columns += [title for end in ends for title in (f"{kind} {end}".strip(), *(["MiB"] if end else []))]
+        formats += [form for end in ends for form in (".1e", *([".1f"] if end else []))]
+    table = write_table(
+        f"export-parity-{'-'.join(arguments.format)}",
+        command=name_command(__file__, words),
+        code=["tests/benchmarks/export_parity.py", "vireid_lightning/deployment", "vireid_lightning/methods"],
+        settings=vars(arguments),
+        columns=columns,
+        rows=rows,
+        formats=formats,
+        count=None,
+        folder=FIGURES if arguments.write else None,
+    )
+    print(format_table(table))
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from benchmarks.evidence import FIGURES, add_write_option, format_table, name_command, write_table
 from PIL import Image
 from references.authors_transforms import authors_steps
 from torch.utils.data import default_collate
@@ -74,8 +75,8 @@ def load_theirs(paths, held=None):
     return load
 
 
-def compare(source: tuple[int, int], identities: int, rounds: int) -> dict[str, float]:
-    """Print the table; return each way's ratio to Pillow and torchvision from files."""
+def compare(source: tuple[int, int], identities: int, rounds: int) -> dict[str, list[list[float] | str]]:
+    """Return each way's images per second, and its ratios to Pillow and torchvision, from files and from memory."""
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -103,26 +104,42 @@ def compare(source: tuple[int, int], identities: int, rounds: int) -> dict[str, 
                 start = time.process_time()
                 load()
                 seconds[name].append(time.process_time() - start)
-    print(f"{len(names)} images of {source[0]} x {source[1]} to {SIZE[0]} x {SIZE[1]}, {rounds} rounds, one thread")
-    ratios = {}
-    for name, taken in seconds.items():
-        ratios[name] = median(theirs / ours for theirs, ours in zip(seconds[THEIRS], taken))
-        held = median(theirs / ours for theirs, ours in zip(seconds[HELD], taken))
-        print(f"{name:55}{len(names) / median(taken):8,.0f} images/s{ratios[name]:7.2f} x files{held:7.2f} x memory")
-    return ratios
+    return {
+        name: [
+            [len(names) / median(taken)],
+            *([median(theirs / ours for theirs, ours in zip(seconds[base], taken))] for base in (THEIRS, HELD)),
+        ]
+        for name, taken in seconds.items()
+    }
 
 
 @pytest.mark.benchmark
 def test_files_and_cache_are_faster_than_pillow_and_torchvision():
-    ratios = compare((128, 64), 16, 5)
-    assert ratios["from files, bilinear"] > 1.5
-    assert ratios["from the cache"] > 5
+    rows = compare((128, 64), 16, 5)
+    assert rows["from files, bilinear"][1][0] > 1.5
+    assert rows["from the cache"][1][0] > 5
 
 
-if __name__ == "__main__":
+def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--source", type=int, nargs=2, default=(128, 64), help="height and width of the files' images")
     parser.add_argument("--identities", type=int, default=24, help="persons drawn (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="rounds (default: %(default)s)")
-    options = parser.parse_args()
-    compare(tuple(options.source), options.identities, options.rounds)
+    add_write_option(parser)
+    options = parser.parse_args(words)
+    table = write_table(
+        f"loading-{options.source[0]}x{options.source[1]}",
+        command="OMP_NUM_THREADS=1 " + name_command(__file__, words),
+        code=["tests/benchmarks/loading_speed.py", "vireid_lightning/data/images", "vireid_lightning/data/loading.py"],
+        settings=vars(options),
+        columns=["One core", "Images / s", "To Pillow, from files", "To Pillow, from memory"],
+        rows=compare(tuple(options.source), options.identities, options.rounds),
+        formats=[",.0f", ".2f", ".2f"],
+        count=None,
+        folder=FIGURES if options.write else None,
+    )
+    print(format_table(table))
+
+
+if __name__ == "__main__":
+    main()

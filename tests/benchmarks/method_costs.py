@@ -1,11 +1,11 @@
 """What each method costs beside its bare backbone: parameters, embedding, GFLOPs and images per second of training.
 
-Run by hand: python tests/benchmarks/method_costs.py [--backbone resnet50] [--size 288 144] [--rounds 3]. Prints a
-markdown table. One training step is forward and backward of the whole loss, on the CPU in float32, with random weights
-and one batch of P identities x (K visible + K infrared) images (the same for CMAM's first stage, though its own
-batches are visible; clustering is not in its steps). All methods see the same batch and take turns in each
-round; the fastest round counts, since other processes can only slow it down. GFLOPs are those of matrix products and
-convolutions, as torch counts them, a multiplication and an addition being two.
+Run by hand: python tests/benchmarks/method_costs.py [--backbone resnet50] [--size 288 144] [--rounds 3]. One training
+step is forward and backward of the whole loss, on the CPU in float32, with random weights and one batch of P identities
+x (K visible + K infrared) images (the same for CMAM's first stage, though its own batches are visible; clustering is
+not in its steps). All methods see the same batch and take turns in each round; the fastest round counts, since other
+processes can only slow it down. GFLOPs are those of matrix products and convolutions, as torch counts them, a
+multiplication and an addition being two.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.evidence import FIGURES, add_write_option, format_table, name_command, write_table
 from references.batches import training_batch
 
 from vireid_lightning.methods import AGW, CMAM, MMGL, Baseline, DCLNet, MPANet
@@ -99,25 +100,7 @@ def measure_costs(backbone, identities, batch, rounds):
     return figures
 
 
-def format_table(figures):
-    """Return the markdown table."""
-    bare = figures["bare backbone"]["speed"]
-    lines = [
-        "| Method | Parameters (M) | Embedding | Training GFLOPs / image | Images / s | of the bare backbone |",
-        "|---|---:|---:|---:|---:|---:|",
-    ]
-    for name, f in figures.items():
-        cells = f"{f['parameters']:.1f} | {f['embedding']:,} | {f['gflops']:.1f} | {f['speed']:.2f}"
-        lines.append(f"| {name} | {cells} | {f['speed'] / bare:.0%} |")
-    return "\n".join(lines)
-
-
-@pytest.mark.benchmark
-def test_table_is_printed():
-    print(format_table(measure_costs("resnet18", 10, training_batch(2, 2, size=(96, 48)), rounds=1)))
-
-
-if __name__ == "__main__":
+def main(words=None):
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--backbone", default="resnet50")
     parser.add_argument("--size", nargs=2, type=int, default=[288, 144], metavar=("HEIGHT", "WIDTH"))
@@ -125,10 +108,39 @@ if __name__ == "__main__":
     parser.add_argument("--images-per-modality", type=int, default=2)
     parser.add_argument("--identities", type=int, default=395, help="training identities, as in SYSU-MM01")
     parser.add_argument("--rounds", type=int, default=3)
-    options = parser.parse_args()
+    add_write_option(parser)
+    options = parser.parse_args(words)
     drawn = training_batch(options.identities_per_batch, options.images_per_modality, size=tuple(options.size))
     print(
         f"{options.backbone}, {options.size[0]} x {options.size[1]}, batch of {len(drawn['image'])}, "
         f"{torch.get_num_threads()} threads, torch {torch.__version__}, fastest of {options.rounds} rounds\n"
     )
-    print(format_table(measure_costs(options.backbone, options.identities, drawn, options.rounds)))
+    figures = measure_costs(options.backbone, options.identities, drawn, options.rounds)
+    bare = figures["bare backbone"]["speed"]
+    heads = ["Parameters, M", "Embedding", "Training GFLOPs / image", "Images / s", "of the bare backbone"]
+    table = write_table(
+        "method-costs",
+        command=name_command(__file__, words),
+        code=["tests/benchmarks/method_costs.py", "vireid_lightning/methods", "vireid_lightning/modules"],
+        settings=vars(options),
+        columns=["Method", *heads],
+        rows={
+            name: [[each["parameters"]], [each["embedding"]], [each["gflops"]], [each["speed"]], [each["speed"] / bare]]
+            for name, each in figures.items()
+        },
+        formats=[".1f", ",.0f", ".1f", ".2f", ".0%"],
+        count=None,
+        folder=FIGURES if options.write else None,
+    )
+    print(format_table(table))
+    return table
+
+
+@pytest.mark.benchmark
+def test_every_method_is_a_row():
+    words = ["--backbone", "resnet18", "--size", "96", "48", "--identities", "10", "--rounds", "1"]
+    assert {"bare backbone", "CMAM, stage 2"} < set(main([*words, "--identities-per-batch", "2"])["rows"])
+
+
+if __name__ == "__main__":
+    main()

@@ -91,7 +91,7 @@ def main(words: list[str] | None = None) -> Runs:
             *(f"vireid_lightning/{part}" for part in ("methods", "modules", "losses", "data", "metrics")),
         ],
         "settings": {name: {"config": config, "words": more} for name, (config, more) in RUNS.items()},
-        "digits": 2,
+        "formats": ".2f",
     }
     if options.quick:
         about["folder"] = options.output / "tables"

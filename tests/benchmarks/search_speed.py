@@ -6,11 +6,17 @@ Run by hand: ``python tests/benchmarks/search_speed.py [--images 5000] [--index]
 from __future__ import annotations
 
 import argparse
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+
+sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
+
+from benchmarks.evidence import FIGURES, add_write_option, format_table, name_command, write_table
 
 from vireid_lightning.deployment import Gallery, GalleryIndex
 from vireid_lightning.metrics import Embeddings
@@ -40,7 +46,7 @@ def plain(rows, query, k=10):
 
 
 def compare(images, values, queries=50, index=False):
-    """Print and return the times of one size."""
+    """Return the times of one size, a row of the table."""
     gallery = make(images, values, 0)
     start = time.perf_counter()
     searched = Gallery(gallery)
@@ -55,30 +61,43 @@ def compare(images, values, queries=50, index=False):
         measure(searched.search, asked),
         measure(lambda query: plain(rows, query), asked),
     )
-    print(f"| {images:,} | {values:,} | {loading:.2f} | {middle:.1f} | {longest:.1f} | {reference:.1f} |")
     if index:
         start = time.perf_counter()
         built = GalleryIndex.build(searched, sample=make(200, values, 2))
         seconds = time.perf_counter() - start
         print(f"  index: {seconds:.0f} s, recall {built.about['recall']:.3f}, {measure(built.search, asked)[0]:.1f} ms")
-    return middle
+    return [[loading], [middle], [longest], [reference]]
 
 
 @pytest.mark.benchmark
 def test_a_query_among_5000_images_takes_less_than_50_milliseconds():
-    assert compare(5000, 2048, queries=20) < 50
+    assert compare(5000, 2048, queries=20)[1][0] < 50
 
 
-def main():
+def main(words=None):
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=5000, help="images of the gallery (default: %(default)s)")
     parser.add_argument("--index", action="store_true", help="also build and search an index by faiss")
-    arguments = parser.parse_args()
+    add_write_option(parser)
+    arguments = parser.parse_args(words)
     print(f"{torch.get_num_threads()} threads")
-    print("| Gallery | Values | Loading, s | Query, ms | longest | NumPy, ms |")
-    print("|---:|---:|---:|---:|---:|---:|")
-    for values in VALUES:
-        compare(arguments.images, values, index=arguments.index)
+    table = write_table(
+        "search-speed",
+        command=name_command(__file__, words),
+        code=["tests/benchmarks/search_speed.py", "vireid_lightning/deployment", "vireid_lightning/metrics"],
+        settings=vars(arguments),
+        columns=["Gallery", "Loading, s", "Query, ms", "longest", "NumPy, ms"],
+        rows={
+            f"{arguments.images:,} images of {values:,} values": compare(
+                arguments.images, values, index=arguments.index
+            )
+            for values in VALUES
+        },
+        formats=[".2f", ".1f", ".1f", ".1f"],
+        count=None,
+        folder=FIGURES if arguments.write else None,
+    )
+    print(format_table(table))
 
 
 if __name__ == "__main__":
