@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import pytest
 import torch
+from benchmarks.evidence import FIGURES, add_write_option, format_table, name_command, write_table
 from method_costs import build_stage, take_step
 from references.batches import training_batch
 
@@ -74,7 +75,7 @@ def time_network(backbone: str, size: tuple[int, int], precision: str, rounds: i
 
 
 def compare(options: argparse.Namespace, images: tuple[int, int] = IMAGES, values: int = 4096) -> dict[str, float]:
-    """Print each part's seconds and its share of the epoch's steps; return the shares."""
+    """Return the seconds of an epoch's steps, and of each part beside them."""
     identities = min(395, images[1] // 10)
     stage = TargetStage(clusters=min(400, identities))
     features, modality = plant(images, identities, values)
@@ -91,12 +92,31 @@ def compare(options: argparse.Namespace, images: tuple[int, int] = IMAGES, value
     seconds["memory of both models"] = 2 * STEPS * update
     step, extraction = time_network(options.backbone, tuple(options.size), options.precision, options.rounds)
     seconds["extraction"] = sum(images) * extraction
-    epoch = STEPS * BATCH * step
-    print(f"{sum(images)} images, {options.precision}, {torch.get_num_threads()} threads")
-    print(f"{STEPS} steps of {BATCH} images: {epoch:,.0f} s, {1000 * step:.0f} ms an image")
-    for name, part in seconds.items():
-        print(f"{name:36}{part:10,.1f} s{part / epoch:9.1%} of the steps")
-    return {name: part / epoch for name, part in seconds.items()}
+    return {f"{STEPS} steps of {BATCH} images": STEPS * BATCH * step, **seconds}
+
+
+def main(words: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backbone", default="resnet50")
+    parser.add_argument("--size", type=int, nargs=2, default=(384, 128))
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--rounds", type=int, default=5, help="steps and extractions (default: %(default)s)")
+    add_write_option(parser)
+    options = parser.parse_args(words)
+    seconds = compare(options)
+    epoch = next(iter(seconds.values()))
+    table = write_table(
+        "cmam-epoch",
+        command="OMP_NUM_THREADS=1 " + name_command(__file__, words),
+        code=["tests/benchmarks/cmam_epoch.py", "vireid_lightning/clustering", "vireid_lightning/methods/cmam"],
+        settings=vars(options),
+        columns=["Part", "Processor time, s", "Of the steps"],
+        rows={name: [[part], [part / epoch]] for name, part in seconds.items()},
+        formats=[",.0f", ".1%"],
+        count=None,
+        folder=FIGURES if options.write else None,
+    )
+    print(format_table(table))
 
 
 @pytest.mark.benchmark
@@ -106,9 +126,4 @@ def test_shares_are_printed():
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backbone", default="resnet50")
-    parser.add_argument("--size", type=int, nargs=2, default=(384, 128))
-    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--rounds", type=int, default=5, help="steps and extractions (default: %(default)s)")
-    compare(parser.parse_args())
+    main()
