@@ -2,7 +2,7 @@
 
 Run by hand: python tests/benchmarks/training_steps.py [--precisions float32 bfloat16] [--loop] [--write]; it hands all
 but ``--write`` on to ``vireid benchmark --size paper``. Nothing else should run on the machine. A table for each
-precision, ``steps-PRECISION``, with the profile of every method: the operators that take at least 1 % of a bare step
+precision, ``steps-PRECISION``, and the options of a step behind it where there are any, with the profile of every method: the operators that take at least 1 % of a bare step
 more than in as many bare passes.
 """
 
@@ -24,6 +24,7 @@ from benchmarks.evidence import FIGURES, add_write_option, format_table, name_co
 from vireid_lightning.cli import vireid
 
 COLUMNS = ["Step", "Seconds", "Passes", "To bare", "Processor time, to bare", "Memory, MiB", "To bare", "Waits"]
+OPTIONS = ("images_per_pass", "gradient_checkpointing", "compile")
 CODE = ["methods", "modules", "losses", "cli/step_costs.py", "cli/loop_costs.py"]
 
 
@@ -69,7 +70,8 @@ def main(words: list[str] | None = None) -> list[dict[str, Any]]:
             "folder": FIGURES if options.write else None,
         }
         columns, rows, formats = tabulate(measured)
-        name = f"steps-{measured['precision']}"
+        used = [option.replace("_", "-") for option in OPTIONS if measured[option]]
+        name = "-".join(["steps", measured["precision"], *used])
         tables.append(write_table(name, columns=columns, rows=rows, formats=formats, **about))
         columns = ["Step", "All operators, % of a bare step", "Of these, each 1 % or more"]
         profile = tabulate_profile(measured)
