@@ -2,8 +2,8 @@
 
 Run by hand: python tests/benchmarks/training_steps.py [--precisions float32 bfloat16] [--loop] [--write]; it hands all
 but ``--write`` on to ``vireid benchmark --size paper``. Nothing else should run on the machine. A table for each
-precision, ``steps-PRECISION``, and the options of a step behind it where there are any, with the profile of every method: the operators that take at least 1 % of a bare step
-more than in as many bare passes.
+precision, ``steps-PRECISION``, with the options of a step in its name, and one with the profile of every method: the
+operators that take at least 1 % of a bare step more than in as many bare passes.
 """
 
 from __future__ import annotations
