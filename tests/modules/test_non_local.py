@@ -74,6 +74,21 @@ def test_float32_is_nearer_to_float64_than_batch_normalisation_of_a_large_shift(
     assert own < 1e-4 < theirs
 
 
+@pytest.mark.parametrize("autocast", [True, False], ids=["autocast", "of bfloat16"])
+def test_half_precision_stays_half(autocast):
+    torch.manual_seed(0)
+    exact = NonLocal(16).double()
+    nn.init.ones_(exact.norm.weight)
+    x = torch.randn(4, 16, 6, 3, dtype=torch.double)
+    block = copy.deepcopy(exact).float() if autocast else copy.deepcopy(exact).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        out = block(x.bfloat16())
+    assert out.dtype == torch.bfloat16
+    # Attention is of unit variance, and a handful of roundings of 2**-8 of it, of theta, phi and g, go into it.
+    assert (out - exact(x)).abs().mean() < 8 * 2**-8
+    assert block.norm.running_var.isfinite().all()
+
+
 def test_one_value_is_refused_as_batch_normalisation_refuses_it():
     with pytest.raises(ValueError, match="more than 1 value per channel"):
         NonLocal(8)(torch.randn(1, 8, 1, 1))

@@ -71,9 +71,11 @@ class NonLocal(nn.Module):
             shift = norm.bias + 0 * bias
             with torch.no_grad():
                 norm.num_batches_tracked += 1
-                norm.running_mean.lerp_(weight @ mean + bias, norm.momentum)
-                norm.running_var.lerp_(variance * len(values) / (len(values) - 1), norm.momentum)
-        return F.linear(centred.view_as(attended), weight * factor[:, None], shift)
+                unbiased = variance * len(values) / (len(values) - 1)
+                for running, new in ((norm.running_mean, weight @ mean + bias), (norm.running_var, unbiased)):
+                    running.lerp_(new.to(running.dtype), norm.momentum)
+            inputs = (centred.view_as(attended), weight * factor[:, None], shift)
+            return F.linear(*(each.to(attended.dtype) for each in inputs))
 
 
 def insert_non_local(stage: nn.Sequential, channels: int, count: int, inner: int = 1) -> list[NonLocal]:
