@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
+import torch
 from torch import nn
 
 from vireid_lightning.errors import VIReIDError
@@ -47,6 +49,37 @@ def test_the_optimiser_follows_the_factors():
     assert rates[id(module.backbone.bias)] == pytest.approx(0.05)
     assert rates[id(module.neck.weight)] == pytest.approx(0.1)
     assert id(module.neck.bias) not in rates
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"optimizer": "adam"},
+        {"optimizer": "adamw"},
+        {"optimizer": "sgd"},
+        {"optimizer": "sgd", "momentum": 0.0, "nesterov": False},
+        {"optimizer": "sgd", "nesterov": False},
+    ],
+    ids=lambda options: "-".join(map(str, options.values())),
+)
+def test_fused_optimisers_move_weights_as_a_loop_over_parameters_does(options):
+    settings = Optimization(lr=0.05, weight_decay=0.1, lr_factors={"backbone": 0.1}, **options)
+    torch.manual_seed(0)
+    fused = Tiny().double()
+    looped = copy.deepcopy(fused)
+    built = [settings.build(module, 5)["optimizer"] for module in (fused, looped)]
+    for group in built[1].param_groups:
+        assert group["fused"] is True
+        group["fused"], group["foreach"] = False, False
+    for _ in range(5):
+        for ours, theirs in zip(fused.parameters(), looped.parameters(), strict=True):
+            if ours.requires_grad:
+                ours.grad = torch.randn_like(ours)
+                theirs.grad = ours.grad.clone()
+        for optimizer in built:
+            optimizer.step()
+    for ours, theirs in zip(fused.parameters(), looped.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-13, atol=1e-15)  # a few roundings of float64 in each step
 
 
 def test_a_prefix_that_matches_nothing_is_refused_with_the_nearest():

@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+from lightning.pytorch import Trainer
 from references.batches import reorder, training_batch
 from references.processes import METHODS
 from torch import nn
@@ -152,6 +153,26 @@ def test_a_compiled_backbone_has_the_same_losses_and_gradients(method, monkeypat
     monkeypatch.setattr(Backbone, "compile", lambda self: original(self, backend="aot_eager"))
     torch._dynamo.reset()
     torch.testing.assert_close(take_steps(module, batches, compile=True), plain, **TOLERANCE)
+
+
+@pytest.mark.slow
+def test_checkpoints_with_and_without_compile_are_each_other_s(monkeypatch, tmp_path):
+    original = Backbone.compile
+    monkeypatch.setattr(Backbone, "compile", lambda self: original(self, backend="eager"))
+    torch._dynamo.reset()
+    for number, (first, second) in enumerate([(True, False), (False, True)]):
+        module, (batch,) = build(Baseline, optimization=Optimization(compile=first)), draw()
+        module.optimization.set_up(module)
+        sum(module.train().losses(batch).values()).backward()  # compiled by now, and its statistics have moved
+        trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu", default_root_dir=tmp_path)
+        trainer.strategy.connect(module)
+        path = tmp_path / f"{number}.ckpt"
+        trainer.save_checkpoint(path)
+        other = build(Baseline, optimization=Optimization(compile=second))
+        other.optimization.set_up(other)
+        other.load_state_dict(torch.load(path, weights_only=True)["state_dict"], strict=True)
+        wanted, found = (each.train().losses(batch) for each in (copy.deepcopy(module), other))
+        torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
 
 
 def test_refuses_what_does_not_go_together():
