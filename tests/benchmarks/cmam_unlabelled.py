@@ -187,7 +187,7 @@ def train(*, name: str, seed: int, folder: Path, **sizes: Any) -> dict[str, Any]
     if start is not None:
         # A scored model starts from nothing but a checkpoint, which one without training takes by hand.
         model.start_from(str(checkpoint(folder, start, size, seed)))
-    return train_and_score(model, data, epochs=epochs, folder=folder, keep=keep)
+    return train_and_score(model, data, epochs=epochs, keep=keep)
 
 
 def build_cmam(name: str, size: Size, seed: int, folder: Path, network: dict[str, Any]) -> tuple[int, CMAM]:

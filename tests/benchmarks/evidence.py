@@ -18,6 +18,7 @@ import re
 import shlex
 import statistics
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -106,7 +107,6 @@ def train_and_score(
     data: Any,
     *,
     epochs: int,
-    folder: Path,
     keep: Path | None = None,
     validate: bool = False,
     precision: Any = "32-true",
@@ -117,37 +117,37 @@ def train_and_score(
         module: The method.
         data: Its datamodule.
         epochs: Number of epochs; 0 only scores.
-        folder: Folder of what Lightning writes.
         keep: Checkpoint to write after training.
         validate: Whether the validation persons are scored too.
         precision: The trainer's precision.
     """
     history = History()
     module.print = lambda *_: None
-    trainer = Trainer(
-        accelerator="cpu",
-        precision=precision,
-        max_epochs=max(epochs, 1),
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        limit_val_batches=0,
-        default_root_dir=folder,
-        callbacks=[RetrievalMetrics(console=Console(quiet=True)), history],
-    )
-    if epochs:
-        trainer.fit(module, datamodule=data)
-        if keep is not None:
-            trainer.save_checkpoint(keep)
-    scores: dict[str, Any] = {"epochs": history.epochs}
-    if validate:
-        trainer.limit_val_batches = 1.0
-        (found,) = trainer.validate(module, datamodule=data, verbose=False)
-        scores |= {name: float(value) for name, value in found.items() if name.startswith("val/")}
-    trainer.test(module, datamodule=data, verbose=False)
-    return scores | {name: float(trainer.callback_metrics[f"test/{name}"]) for name in ("rank1", "mAP")}
+    with tempfile.TemporaryDirectory() as place:
+        trainer = Trainer(
+            accelerator="cpu",
+            precision=precision,
+            max_epochs=max(epochs, 1),
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            limit_val_batches=0,
+            default_root_dir=place,
+            callbacks=[RetrievalMetrics(console=Console(quiet=True)), history],
+        )
+        if epochs:
+            trainer.fit(module, datamodule=data)
+            if keep is not None:
+                trainer.save_checkpoint(keep)
+        scores: dict[str, Any] = {"epochs": history.epochs}
+        if validate:
+            trainer.limit_val_batches = 1.0
+            (found,) = trainer.validate(module, datamodule=data, verbose=False)
+            scores |= {name: float(value) for name, value in found.items() if name.startswith("val/")}
+        trainer.test(module, datamodule=data, verbose=False)
+        return scores | {name: float(trainer.callback_metrics[f"test/{name}"]) for name in ("rank1", "mAP")}
 
 
 def spread(values: Sequence[float] | str, form: str = ".1f") -> str:

@@ -173,10 +173,10 @@ def pretrain(*, name: str, seed: int, folder: Path, size: Size, **_: Any) -> dic
     seen = datamodule(size, seed, folder, steps=steps, population=1) if name == OTHER else target
     begun = time.perf_counter()
     result = train_and_score(
-        model, seen, epochs=epochs, folder=folder, keep=checkpoint(folder, name, seed, size), validate=seen is target
+        model, seen, epochs=epochs, keep=checkpoint(folder, name, seed, size), validate=seen is target
     )
     if seen is not target:
-        result |= train_and_score(model, target, epochs=0, folder=folder, validate=True) | {"epochs": result["epochs"]}
+        result |= train_and_score(model, target, epochs=0, validate=True) | {"epochs": result["epochs"]}
     return {**result, "minutes": (time.perf_counter() - begun) / 60}
 
 
@@ -197,7 +197,7 @@ def tune(*, method: str, start: str, share: float, seed: int, folder: Path, size
         network |= {"init_from": str(checkpoint(folder, start, seed, size))}
     rate = Optimization("adam", size.tune_lr, 5e-4, schedule="cosine", warmup_epochs=1 if epochs > 1 else 0)
     model = METHODS[method](num_classes=data.num_identities, optimization=rate, **network)
-    return train_and_score(model, data, epochs=epochs, folder=folder)
+    return train_and_score(model, data, epochs=epochs)
 
 
 class Design:

@@ -134,7 +134,7 @@ def train(
     )
     if change is not None:
         change(model)
-    return train_and_score(model, data, epochs=epochs, folder=folder, validate=True)
+    return train_and_score(model, data, epochs=epochs, validate=True)
 
 
 class Design:

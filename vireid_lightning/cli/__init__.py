@@ -13,8 +13,11 @@ from __future__ import annotations
 import argparse
 import importlib
 import importlib.metadata
+import re
+from typing import NoReturn
 
 from vireid_lightning.cli.command import Command
+from vireid_lightning.errors import VIReIDError
 
 __all__ = ["lightning", "vireid"]
 
@@ -38,10 +41,20 @@ def _hand_over(name: str, args: list[str]) -> bool:
     return False
 
 
+class _Parser(argparse.ArgumentParser):
+    """Tells what is wrong with the arguments in one sentence, as everything else that fails."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what the command prints."""
+        # "argument --k1: is 0; give a whole number from 1" as other errors say it.
+        sentence = re.sub(r"^argument ([^:]+): is ", r"\1 is ", message)
+        raise VIReIDError(f"{sentence}; see `{self.prog} --help`.")
+
+
 def _run_tool(name: str, args: list[str]) -> None:
     """Run a tool: the functions ``add_arguments`` and ``run`` of its module in ``cli/tools``."""
     tool = importlib.import_module(f"vireid_lightning.cli.tools.{name.replace('-', '_')}")
-    parser = argparse.ArgumentParser(prog=f"vireid {name}", description=tool.__doc__)
+    parser = _Parser(prog=f"vireid {name}", description=tool.__doc__)
     tool.add_arguments(parser)
     tool.run(parser.parse_args(args))
 

@@ -13,6 +13,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 
 from vireid_lightning import data
 from vireid_lightning.cli.messages import explain_message
+from vireid_lightning.cli.numbers import Whole
 from vireid_lightning.cli.own_classes import import_class
 from vireid_lightning.cli.repeated_runs import read_configs
 from vireid_lightning.data.datasets.base import ReIDDataset
@@ -108,7 +109,9 @@ def add_dataset_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=VALUE",
         help="an argument of the dataset's class, such as encoding=gbk; may be given several times",
     )
-    parser.add_argument("--trial", type=int, help="number of the split, for a dataset that has several, such as RegDB")
+    parser.add_argument(
+        "--trial", type=Whole(1), help="number of the split, for a dataset that has several, such as RegDB"
+    )
     parser.add_argument("--direction", help="the direction that a Manifest is scored in, such as visible-to-infrared")
     outside = "let a Manifest name images outside of its folder, by absolute paths, dots or links"
     parser.add_argument("--allow-outside", action="store_true", default=None, help=outside)

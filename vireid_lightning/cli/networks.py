@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vireid_lightning.cli.numbers import Whole
 from vireid_lightning.cli.own_classes import import_class
 from vireid_lightning.errors import VIReIDError
 
@@ -22,7 +23,10 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--device", help="where to compute, cpu or cuda (default: a GPU where there is one)")
     parser.add_argument(
-        "--batch-size", type=int, default=64, help="images that pass through the network at once (default: %(default)s)"
+        "--batch-size",
+        type=Whole(1),
+        default=64,
+        help="images that pass through the network at once (default: %(default)s)",
     )
 
 

@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from vireid_lightning.cli.datasets import find_dataset, find_exported, list_datasets, name_root, open_dataset
+from vireid_lightning.cli.numbers import Whole
 from vireid_lightning.cli.repeated_runs import read_configs
 from vireid_lightning.errors import VIReIDError
 
@@ -31,7 +32,9 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
         "--dataset",
         help="the dataset's class: SYSUMM01, or your own my_data.MyDataset (default: the one that the embeddings name)",
     )
-    parser.add_argument("--trial", type=int, help="number of the split, for a dataset that has several, such as RegDB")
+    parser.add_argument(
+        "--trial", type=Whole(1), help="number of the split, for a dataset that has several, such as RegDB"
+    )
     parser.add_argument("--direction", help="the direction that a Manifest is scored in, such as visible-to-infrared")
     parser.add_argument(
         "--checkpoint", default="last", help="checkpoint of the run that is shown, last or best (default: %(default)s)"

@@ -105,7 +105,7 @@ class Subject:
         differences = {
             name: self.operators.get(name, 0.0) - self.kind.passes * bare.operators.get(name, 0.0) for name in names
         }
-        return dict(sorted(differences.items(), key=lambda item: -abs(item[1])))
+        return dict(sorted(differences.items(), key=lambda item: (-abs(item[1]), item[0])))
 
     def ratio(self, bare: Subject, *, cpu: bool = False) -> float:
         """Return the median, over rounds, of the step's time to that of as many bare ones in the same round."""

@@ -111,9 +111,9 @@ def test_measures_the_loop_with_the_loader(tmp_path):
     ("options", "sentence"),
     [
         (("--methods", "Basline"), "'Basline' is no method; .* Did you mean"),
-        (("--rounds", "0"), "at least 1 round"),
-        (("--batch", "6"), "multiple of 4"),
-        (("--image-size", "0", "32"), "height and width"),
+        (("--rounds", "0"), "--rounds is 0; give a whole number from 1"),
+        (("--batch", "10"), "multiple of 4"),
+        (("--image-size", "0", "32"), "--image-size is 0; give"),
     ],
 )
 def test_refuses_what_cannot_be_measured(options, sentence, capsys):

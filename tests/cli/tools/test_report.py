@@ -53,9 +53,9 @@ def test_works_without_images(root):
     ("more", "message"),
     [
         (["--output", "page.txt"], "give the name of an .html file"),
-        (["--max-mb", "0"], "--max-mb is 0; give a number above 0"),
+        (["--max-mb", "0"], "--max-mb is 0.0; give a finite number above 0"),
         (["--max-mb", "0.001"], "without images, more than the 0.001"),
-        (["--lists", "0"], "number of rank lists is 0"),
+        (["--lists", "0"], "--lists is 0; give a whole number from 1"),
         (["--curves", "none.csv"], "none.csv cannot be read"),
         (["--metric", "hamming"], "distance 'hamming' is unknown"),
     ],

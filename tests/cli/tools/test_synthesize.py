@@ -44,10 +44,10 @@ def test_every_layout_is_drawn_and_read(layout, tmp_path, capsys):
         (["--layout", "llcm", "--like", "exp"], "--like"),
         (["--like", "exp", "--images", "3"], "--images"),
         (["--like", "nowhere"], "does not exist"),
-        (["--identities", "0"], "train is 0; give a whole number from 1"),
+        (["--identities", "0"], "--identities is 0; give a whole number from 1"),
         (["--difficulty", "2"], "difficulty"),
         (["--size", "128"], "height x width"),
-        (["--workers", "0"], "workers is 0; give a whole number from 1"),
+        (["--workers", "0"], "--workers is 0; give a whole number from 1"),
     ],
 )
 def test_bad_input_is_one_sentence_and_writes_nothing(words, says, tmp_path, capsys):

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 from rich.table import Table
 
+from vireid_lightning.cli.numbers import Whole
 from vireid_lightning.errors import VIReIDError, did_you_mean
 from vireid_lightning.files import atomic_write
 from vireid_lightning.metrics.terminal import choose_console, make_table
@@ -53,8 +54,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "395 identities (default: %(default)s)",
     )
     parser.add_argument("--backbone", help="a timm network in place of the size's")
-    parser.add_argument("--image-size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="in place of the size's")
-    parser.add_argument("--batch", type=int, help="images of a batch, a multiple of 4, in place of the size's")
+    parser.add_argument(
+        "--image-size", type=Whole(1, 8192), nargs=2, metavar=("HEIGHT", "WIDTH"), help="in place of the size's"
+    )
+    parser.add_argument(
+        "--batch", type=Whole(8, 65536), help="images of a batch, a multiple of 4, in place of the size's"
+    )
     parser.add_argument(
         "--precisions",
         nargs="+",
@@ -62,16 +67,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=["float32", "bfloat16"],
         help="default: both",
     )
-    parser.add_argument("--rounds", type=int, default=5, help="measured steps of each method (default: %(default)s)")
-    parser.add_argument("--warmup", type=int, default=2, help="steps before them (default: %(default)s)")
+    parser.add_argument(
+        "--rounds", type=Whole(1), default=5, help="measured steps of each method (default: %(default)s)"
+    )
+    parser.add_argument("--warmup", type=Whole(1), default=2, help="steps before them (default: %(default)s)")
     parser.add_argument("--device", choices=["cpu", "cuda"], help="default: cuda where there is one")
     parser.add_argument(
-        "--images-per-pass", type=int, help="the methods' batches go through the backbone this many images at a time"
+        "--images-per-pass",
+        type=Whole(2),
+        help="the methods' batches go through the backbone this many images at a time",
     )
     parser.add_argument("--gradient-checkpointing", action="store_true", help="the methods keep only stages' maps")
     parser.add_argument("--compile", action="store_true", help="the methods' backbones are compiled")
     parser.add_argument("--loop", action="store_true", help="also measure the whole loop, with the real loader")
-    parser.add_argument("--workers", type=int, default=2, help="processes of the loader (default: %(default)s)")
+    parser.add_argument(
+        "--workers", type=Whole(0, 1024), default=2, help="processes of the loader (default: %(default)s)"
+    )
     parser.add_argument("--places", action="store_true", help="also list what waits for the device, and where")
     parser.add_argument(
         "--profile", action="store_true", help="also list the operators that take more or less than the bare backbone's"
@@ -86,11 +97,6 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         VIReIDError: If an argument is out of its range, a method is not known, or the output exists.
     """
-    if arguments.rounds < 1 or arguments.warmup < 1 or arguments.workers < 0:
-        raise VIReIDError(
-            f"--rounds is {arguments.rounds}, --warmup {arguments.warmup} and --workers {arguments.workers}; give at "
-            "least 1 round and 1 step of warm-up, and 0 workers or more."
-        )
     output = None if arguments.output is None else Path(arguments.output).expanduser()
     if output is not None and output.exists() and not arguments.overwrite:
         raise VIReIDError(f"{output} exists; give another --output, or --overwrite.")
@@ -125,13 +131,11 @@ def _choose_size(arguments: argparse.Namespace) -> _Size:
     if arguments.backbone is not None:
         size = size._replace(backbone=arguments.backbone)
     if arguments.image_size is not None:
-        if min(arguments.image_size) < 1:
-            raise VIReIDError(f"--image-size is {arguments.image_size}; give height and width in pixels.")
         size = size._replace(image_size=tuple(arguments.image_size))
     if arguments.batch is not None:
-        if arguments.batch < 8 or arguments.batch % 4:
+        if arguments.batch % 4:
             raise VIReIDError(
-                f"--batch is {arguments.batch}; give a multiple of 4 from 8 on: 2 images of each identity and modality."
+                f"--batch is {arguments.batch}; give a multiple of 4: 2 images of each identity and modality."
             )
         size = size._replace(identities=arguments.batch // 4, images=2)
     return size._replace(classes=max(size.classes, size.identities))

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from vireid_lightning.cli.datasets import add_dataset_arguments, choose_dataset, open_dataset
+from vireid_lightning.cli.numbers import Number, Whole
 from vireid_lightning.errors import VIReIDError
 
 
@@ -31,23 +32,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--rerank", action="store_true", help="also score with k-reciprocal re-ranking, in rows of their own"
     )
     parser.add_argument(
-        "--k1", type=int, default=20, help="number of neighbours that re-ranking considers (default: %(default)s)"
+        "--k1", type=Whole(1), default=20, help="number of neighbours that re-ranking considers (default: %(default)s)"
     )
     parser.add_argument(
         "--k2",
-        type=int,
+        type=Whole(1),
         default=6,
         help="number of images over which re-ranking averages neighbourhoods (default: %(default)s)",
     )
     parser.add_argument(
         "--lambda",
-        type=float,
+        type=Number(0, 1),
         default=0.3,
         dest="lambda_value",
         help="weight of the original distance in re-ranking, from 0 to 1 (default: %(default)s)",
     )
     parser.add_argument(
-        "--block-mb", type=int, default=256, help="MiB that a block of distances may take (default: %(default)s)"
+        "--block-mb", type=Whole(1), default=256, help="MiB that a block of distances may take (default: %(default)s)"
     )
 
 
@@ -61,8 +62,6 @@ def run(arguments: argparse.Namespace) -> None:
     details = _find_target(arguments.details, "--details", ".npz", arguments.overwrite)
     if output is not None and details is not None and output.resolve() == details.resolve():
         raise VIReIDError(f"--output and --details both name {output}; give each a file of its own.")
-    if arguments.block_mb < 1:
-        raise VIReIDError(f"--block-mb is {arguments.block_mb}; give at least 1.")
     from vireid_lightning.metrics.distances import check_distance
     from vireid_lightning.metrics.evaluation import evaluate_file
     from vireid_lightning.metrics.re_ranking import ReRanking

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from vireid_lightning.cli.numbers import Whole
 from vireid_lightning.cli.report_source import add_source_arguments, collect_source, find_output_folder
 from vireid_lightning.errors import VIReIDError
 
@@ -22,13 +23,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--formats", nargs="+", default=["pdf", "png"], metavar="FORMAT", help="pdf, png or svg (default: pdf png)"
     )
-    parser.add_argument("--dpi", type=int, default=300, help="dots per inch of images (default: %(default)s)")
+    parser.add_argument(
+        "--dpi", type=Whole(30, 2400), default=300, help="dots per inch of images (default: %(default)s)"
+    )
     parser.add_argument(
         "--queries", nargs="+", default=[], metavar="PATH", help="queries whose rank lists are drawn, by their paths"
     )
     parser.add_argument(
         "--lists",
-        type=int,
+        type=Whole(1),
         default=6,
         help="number of rank lists in each direction where no queries are named (default: %(default)s)",
     )

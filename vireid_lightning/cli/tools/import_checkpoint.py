@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from vireid_lightning.cli.numbers import Whole
 from vireid_lightning.errors import VIReIDError
 
 
@@ -25,13 +26,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--image-size",
         nargs=2,
-        type=int,
+        type=Whole(1, 8192),
         metavar=("HEIGHT", "WIDTH"),
         help="image size that the weights were trained on (default: the authors', with --trial theirs for RegDB)",
     )
     parser.add_argument(
         "--trial",
-        type=int,
+        type=Whole(1),
         help="the trial of RegDB, from 1 to 10, that the weights were trained on; other trials then refuse them",
     )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 
 from vireid_lightning.cli.networks import require_new
+from vireid_lightning.cli.numbers import Number
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", required=True, metavar="FILE.npz", help="index to write; never overwritten")
     parser.add_argument(
         "--recall",
-        type=float,
+        type=Number(0, 1, above=True),
         default=0.99,
         help="share of the exact search's first 10 ranks that must be found (default: %(default)s)",
     )

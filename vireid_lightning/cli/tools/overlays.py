@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from vireid_lightning.cli.numbers import Whole
 from vireid_lightning.errors import VIReIDError
 from vireid_lightning.types import MODALITIES
 
@@ -21,7 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             help=f"modality and file of the {side} image, such as infrared a.jpg",
         )
     parser.add_argument("--output", required=True, help="the .png, .pdf or .svg file to write")
-    parser.add_argument("--dpi", type=int, default=300, help="dots per inch of images (default: %(default)s)")
+    parser.add_argument(
+        "--dpi", type=Whole(30, 2400), default=300, help="dots per inch of images (default: %(default)s)"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace the file to write where it exists")
 
 
@@ -36,8 +39,6 @@ def run(arguments: argparse.Namespace) -> None:
         raise VIReIDError(f"--output is {output}; give the name of a .png, .pdf or .svg file.")
     if output.exists() and not arguments.overwrite:
         raise VIReIDError(f"{output} exists; give --overwrite to replace it, or another --output.")
-    if arguments.dpi < 30:
-        raise VIReIDError(f"--dpi is {arguments.dpi}; give at least 30.")
     pair = []
     for side in ("query", "gallery"):
         modality, path = getattr(arguments, side)

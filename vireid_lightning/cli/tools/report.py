@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from vireid_lightning.cli.numbers import Number, Whole
 from vireid_lightning.cli.report_source import add_source_arguments, collect_source, find_output_folder
 from vireid_lightning.errors import VIReIDError
 
@@ -14,10 +15,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_source_arguments(parser)
     parser.add_argument("--output", help="the .html file to write (default: report.html in the folder of the source)")
     parser.add_argument(
-        "--lists", type=int, default=100, help="number of rank lists in each direction (default: %(default)s)"
+        "--lists", type=Whole(1), default=100, help="number of rank lists in each direction (default: %(default)s)"
     )
     parser.add_argument(
-        "--max-mb", type=float, default=16, help="MiB that the page may take, images and all (default: %(default)s)"
+        "--max-mb",
+        type=Number(0, above=True),
+        default=16,
+        help="MiB that the page may take, images and all (default: %(default)s)",
     )
 
 
@@ -30,8 +34,6 @@ def run(arguments: argparse.Namespace) -> None:
     output = Path(arguments.output) if arguments.output else find_output_folder(arguments) / "report.html"
     if output.is_dir() or output.suffix.lower() not in (".html", ".htm"):
         raise VIReIDError(f"--output is {output}; give the name of an .html file.")
-    if arguments.max_mb <= 0:
-        raise VIReIDError(f"--max-mb is {arguments.max_mb:g}; give a number above 0.")
     content = collect_source(arguments, lists=arguments.lists)
     from vireid_lightning.report import write_report
 

@@ -10,6 +10,7 @@ import json
 import sys
 
 from vireid_lightning.cli.networks import add_network_arguments, open_embedder, require_new
+from vireid_lightning.cli.numbers import Whole
 from vireid_lightning.errors import VIReIDError
 from vireid_lightning.printable import make_printable
 
@@ -35,7 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MODALITY",
         help="visible or infrared: which of the gallery's images to search (default: all)",
     )
-    parser.add_argument("-k", type=int, default=10, help="gallery images to list for each query (default: %(default)s)")
+    parser.add_argument(
+        "-k", type=Whole(1), default=10, help="gallery images to list for each query (default: %(default)s)"
+    )
     parser.add_argument("--checkpoint", help="the network, where it is no longer where the gallery says")
     parser.add_argument("--distance", help="cosine or euclidean, for a gallery that does not say (default: cosine)")
     parser.add_argument("--index", metavar="FILE.npz", help="search by this index, which `vireid index` wrote")
@@ -50,8 +53,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Embed the queries, search, and print or write the rank lists."""
     page = None if arguments.html is None else require_new(arguments.html, "--html", ".html")
-    if arguments.k < 1:
-        raise VIReIDError(f"-k is {arguments.k}; give at least 1.")
     from vireid_lightning.deployment import Gallery, GalleryIndex
     from vireid_lightning.deployment.image_lists import list_images, parse_modality
 

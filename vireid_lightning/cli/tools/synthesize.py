@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from vireid_lightning.cli.numbers import Number, Whole
 from vireid_lightning.errors import VIReIDError
 
 if TYPE_CHECKING:
@@ -42,19 +43,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--identities",
-        type=int,
+        type=Whole(1),
         metavar="N",
         help="number of training identities (regdb: of all identities, half of which are for training)",
     )
     parser.add_argument(
-        "--val-identities", type=int, metavar="N", help="number of validation identities (sysu_mm01, manifest)"
+        "--val-identities", type=Whole(0), metavar="N", help="number of validation identities (sysu_mm01, manifest)"
     )
     parser.add_argument(
-        "--test-identities", type=int, metavar="N", help="number of test identities (all layouts but regdb)"
+        "--test-identities", type=Whole(1), metavar="N", help="number of test identities (all layouts but regdb)"
     )
     parser.add_argument(
         "--images",
-        type=int,
+        type=Whole(1),
         metavar="N",
         help="number of images of each identity in each camera (regdb: in each modality; msmt17: in all)",
     )
@@ -62,13 +63,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--like", metavar="FOLDER",
         help="folder of real index files to take identities and images from: exp of sysu_mm01 or idx of regdb",
     )  # fmt: skip
-    parser.add_argument("--seed", type=int, default=0, help="seed of people and images (default: %(default)s)")
+    parser.add_argument("--seed", type=Whole(0), default=0, help="seed of people and images (default: %(default)s)")
     parser.add_argument(
-        "--difficulty", type=float, default=0.5, metavar="0..1",
+        "--difficulty", type=Number(0, 1), default=0.5, metavar="0..1",
         help="how strong the cameras' disturbances are and how much the infrared loses (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
-        "--likeness", type=float, default=0.0, metavar="0..1",
+        "--likeness", type=Number(0, 1), default=0.0, metavar="0..1",
         help="how much the infrared brightness follows the visible one; at 1 it is equal (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
@@ -80,7 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--workers",
-        type=int,
+        type=Whole(1, 1024),
         metavar="N",
         help="number of processes that draw (default: by the number of CPU cores and images)",
     )

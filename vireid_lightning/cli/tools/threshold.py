@@ -12,6 +12,7 @@ import argparse
 from pathlib import Path
 
 from vireid_lightning.cli.networks import require_new
+from vireid_lightning.cli.numbers import Number
 from vireid_lightning.errors import VIReIDError
 
 
@@ -27,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--false-positive-rate",
-        type=float,
+        type=Number(0, 1, above=True, below=True),
         default=0.01,
         metavar="RATE",
         help="share of queries of persons not in the gallery that may find an image (default: %(default)s)",
