@@ -9,6 +9,7 @@ import pytest
 import torch
 from layout_files import write_plan
 from lightning.pytorch import Trainer
+from references.refusal import refuse
 
 from vireid_lightning.callbacks import RetrievalMetrics, SaveEmbeddings
 from vireid_lightning.cli import lightning, vireid
@@ -64,15 +65,6 @@ def copied(trained, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "last.ckpt").write_bytes(trained.read_bytes())
     return tmp_path / "last.ckpt"
-
-
-def refuse(capsys, *arguments):
-    with pytest.raises(SystemExit) as stop:
-        lightning([*arguments])
-    assert stop.value.code == 2
-    error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert error.startswith("error: ")
-    return error
 
 
 @pytest.mark.parametrize("subcommand", ["test", "validate", "predict", "fit"])

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from references.refusal import refuse
 
 from vireid_lightning.cli import lightning
 from vireid_lightning.data.synthetic import layouts
@@ -71,15 +72,6 @@ def here(trained, tmp_path, monkeypatch) -> Path:
     return tmp_path / "here"
 
 
-def refuse(capsys, arguments) -> str:
-    with pytest.raises(SystemExit) as stop:
-        lightning(arguments)
-    assert stop.value.code == 2
-    error = capsys.readouterr().err.splitlines()[-1]
-    assert error.startswith("error: ")
-    return error
-
-
 def newest_results(folder: Path) -> dict:
     path = max(folder.rglob("results.json"), key=lambda path: path.stat().st_mtime)
     return json.loads(path.read_text(encoding="utf-8"))
@@ -110,7 +102,7 @@ def test_last_and_best_are_those_of_the_newest_run(root, here, capsys):
 @pytest.mark.parametrize("wanted", ["last", "best"])
 def test_a_run_that_is_not_there_is_an_error(root, tmp_path, monkeypatch, capsys, subcommand, wanted):
     monkeypatch.chdir(tmp_path)
-    error = refuse(capsys, [subcommand, *settings(root), "--ckpt_path", wanted])
+    error = refuse(capsys, subcommand, *settings(root), "--ckpt_path", wanted)
     assert "runs/baseline_regdb/*/checkpoints/last.ckpt" in error
     assert not list(tmp_path.rglob("*.json"))
 
@@ -118,7 +110,7 @@ def test_a_run_that_is_not_there_is_an_error(root, tmp_path, monkeypatch, capsys
 def test_untrained_weights_are_not_scored_unasked(root, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for subcommand in ("test", "validate", "predict"):
-        assert "--allow-untrained" in refuse(capsys, [subcommand, *settings(root)])
+        assert "--allow-untrained" in refuse(capsys, subcommand, *settings(root))
     lightning(["validate", *settings(root), "--allow-untrained"])
     assert newest_results(tmp_path)["checkpoint"] is None
 
@@ -146,7 +138,7 @@ def test_a_run_that_would_be_another_one_does_not_go_on(root, here, capsys, chan
         listed = (root / "idx" / "train_visible_1.txt").read_text(encoding="utf-8").split()[0]
         (root / listed).write_bytes(b"")
     more = [change] if "=" in change else []
-    assert CHANGES[change] in refuse(capsys, ["fit", *settings(root, *more), "--ckpt_path", "last"])
+    assert CHANGES[change] in refuse(capsys, "fit", *settings(root, *more), "--ckpt_path", "last")
 
 
 def test_a_lost_identity_is_refused(root, here, capsys, tmp_path):
@@ -155,7 +147,7 @@ def test_a_lost_identity_is_refused(root, here, capsys, tmp_path):
         lines = path.read_text(encoding="utf-8").splitlines()
         gone = lines[0].split()[1]
         path.write_text("\n".join(line for line in lines if line.split()[1] != gone) + "\n", encoding="utf-8")
-    error = refuse(capsys, ["fit", *settings(smaller), "--ckpt_path", "last"])
+    error = refuse(capsys, "fit", *settings(smaller), "--ckpt_path", "last")
     assert "trained on 4 identities, but the data has 3" in error
     assert "missing" in error
 
@@ -164,7 +156,7 @@ def test_weights_alone_are_no_run(root, here, capsys):
     path = next(here.rglob("last.ckpt"))
     content = torch.load(path, weights_only=True)
     torch.save({name: value for name, value in content.items() if name != "optimizer_states"}, path)
-    assert "holds weights alone" in refuse(capsys, ["fit", *settings(root), "--ckpt_path", "last"])
+    assert "holds weights alone" in refuse(capsys, "fit", *settings(root), "--ckpt_path", "last")
 
 
 def start(folder, arguments, **environment) -> subprocess.Popen:
@@ -253,5 +245,5 @@ def test_lightnings_own_requeue_file_is_not_picked_up(root, tmp_path, monkeypatc
     (tmp_path / "hpc_ckpt_1.ckpt").write_bytes(b"of another run")
     for name, value in {"JOB_NAME": "train", "PROCID": "0", "LOCALID": "0", "NODEID": "0", "JOB_ID": "1"}.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
-    error = refuse(capsys, ["fit", *settings(root)])
+    error = refuse(capsys, "fit", *settings(root))
     assert "hpc_ckpt_1.ckpt is a file that Lightning would go on from" in error

@@ -99,9 +99,9 @@ class ImageCache:
 
     def is_fresh(self) -> bool:
         """Return whether the cache file exists, is complete and belongs to the files as they are now."""
-        return _read_header(
-            self.path
-        ) == self._make_header() and self.path.stat().st_size == _HEADER_BYTES + self._count_bytes() + len(self)
+        if _read_header(self.path) != self._make_header():
+            return False
+        return self.path.stat().st_size == _HEADER_BYTES + self._count_bytes() + len(self)
 
     def build(self, threads: int | None = None) -> ImageCache:
         """Build the cache unless it is fresh.
