@@ -104,11 +104,13 @@ def test_when_one_of_two_processes_is_killed_the_other_ends(begin, rank):
     assert "Traceback" not in error
 
 
-def test_a_signal_to_two_processes_saves_once_and_the_run_goes_on(tmp_path, begin):
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.long)])
+def test_a_signal_to_two_processes_saves_once_and_the_run_goes_on(tmp_path, begin, number):
     process = begin(*TWO)
-    os.killpg(process.pid, signal.SIGTERM)
+    os.killpg(process.pid, number)
     _, error = process.communicate(timeout=100)
-    assert process.returncode == 143, error
+    assert process.returncode == 128 + number, error
+    assert f"Stopped by {number.name}. " in error
     assert error.count("The run goes on with") == 1
     (path,) = tmp_path.rglob("last.ckpt")
     assert error.splitlines()[-1].endswith(f"--ckpt_path {path.relative_to(tmp_path)}")
