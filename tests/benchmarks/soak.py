@@ -29,8 +29,8 @@ PAGE_MIB = os.sysconf("SC_PAGE_SIZE") / 2**20 if hasattr(os, "sysconf") else 0.0
 #: Largest growth after the warm-up that counts as flat: a share of the memory, and MiB.
 GROWTH_SHARE, GROWTH_MIB = 0.01, 8.0
 
-#: Config and arguments of a method that does not train by `quickstart.yaml`. CMAM has ten epochs of stage 1, and stage 2
-#: from then on.
+#: Config and arguments of a method that does not train by `quickstart.yaml`. CMAM has ten epochs of stage 1, and then
+#: stage 2.
 CONFIGS = {
     "CMAM": (
         "quickstart_cmam.yaml",
