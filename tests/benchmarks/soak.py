@@ -29,6 +29,18 @@ PAGE_MIB = os.sysconf("SC_PAGE_SIZE") / 2**20 if hasattr(os, "sysconf") else 0.0
 #: Largest growth after the warm-up that counts as flat: a share of the memory, and MiB.
 GROWTH_SHARE, GROWTH_MIB = 0.01, 8.0
 
+#: Config and arguments of a method that does not train by `quickstart.yaml`. CMAM has ten epochs of stage 1, and then
+#: stage 2.
+CONFIGS = {
+    "CMAM": (
+        "quickstart_cmam.yaml",
+        [
+            *("--model.source.steps", "200", "--model.source.kl_weights", "[0.02]", "--model.target.clusters", "40"),
+            *("--model.target.kmeans_steps", "2000000", "--trainer.max_epochs", "100010"),
+        ],
+    )
+}
+
 
 def read_memory(pid: int) -> dict[str, float]:
     """Return the resident MiB of a process, and of each process that it started, largest first."""
@@ -54,13 +66,14 @@ def list_children(pid: int) -> list[int]:
 
 def sample(method: str, minutes: float, folder: Path) -> list[tuple[float, dict[str, float]]]:
     """Train for so many minutes; return the seconds and the memory of every look."""
+    config, more = CONFIGS.get(method, ("quickstart.yaml", ["--trainer.max_epochs", "-1"]))
     command = [
-        *(sys.executable, "-m", "vireid_lightning", "fit", "--config", str(ROOT / "experiments" / "quickstart.yaml")),
+        *(sys.executable, "-m", "vireid_lightning", "fit", "--config", str(ROOT / "experiments" / config)),
         *("--model", method, "--model.backbone", "test_resnet", "--model.pretrained", "false"),
         *("--model.optimization.schedule", "constant", "--model.optimization.warmup_epochs", "0"),
         *("--data.image_size", "[96, 48]", "--data.num_workers", "2", "--data.steps_per_epoch", "20"),
         *("--data.dataset.init_args.identities", "40", "--data.dataset.init_args.test_identities", "8"),
-        *("--trainer.max_epochs", "-1", "--trainer.check_val_every_n_epoch", "5"),
+        *(*more, "--trainer.check_val_every_n_epoch", "5"),
         *("--trainer.max_time", f"00:{int(minutes // 60):02d}:{int(minutes % 60):02d}:{int(minutes * 60 % 60):02d}"),
     ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-import torch.multiprocessing
 import yaml
-from references.launched import run_as_task
+from references.launched import launch, run_as_task
 
 from vireid_lightning.cli import lightning
 
@@ -77,21 +75,9 @@ def test_torchrun_trains_what_one_process_trains(alone):
 @pytest.mark.slow
 def test_srun_trains_what_one_process_trains(alone):
     folder, arguments, weights = alone
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
     arguments = ["fit", *arguments, "--config", str(OVERLAYS / "slurm.yaml"), "--trainer.devices", "2"]
     arguments += ["--trainer.default_root_dir", str(folder / "slurm")]
-    context = torch.multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["vireid_lightning.cli.training", "timm"])
-    tasks = [context.Process(target=run_as_task, args=(rank, 2, port, folder, arguments)) for rank in range(2)]
-    for task in tasks:
-        task.start()
-    for task in tasks:
-        task.join(250)
-        if task.exitcode is None:
-            task.kill()
-    assert [task.exitcode for task in tasks] == [0, 0]
+    assert launch(run_as_task, 2, folder, arguments) == [0, 0]
     assert_trained_alike(read_weights(folder / "slurm"), weights)
 
 

@@ -8,9 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-import torch.multiprocessing
 from references.fake_dataset import write_fake_dataset
-from references.processes import METHODS, SIZE, STEPS, run_cases
+from references.processes import METHODS, SIZE, STEPS, run_in_processes
 from torch import nn
 
 from vireid_lightning.callbacks.run_summary import _describe_shares
@@ -40,21 +39,7 @@ def runs(tmp_path_factory):
         "norm": "eval",
         "optimization": replace(settings, images_per_pass=2),
     }
-    context = torch.multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["vireid_lightning.methods", "timm", "sklearn.cluster", "albumentations"])
-    for processes in (1, 2, 4):
-        started = [
-            context.Process(target=run_cases, args=(rank, processes, folder, cases)) for rank in range(processes)
-        ]
-        for process in started:
-            process.start()
-        for process in started:
-            process.join(250)
-            if process.exitcode is None:
-                process.kill()
-        assert [process.exitcode for process in started] == [0] * processes
-    names = [(processes, rank) for processes in (1, 2, 4) for rank in range(processes)]
-    return {name: torch.load(folder / f"{name[0]}-{name[1]}.pt", weights_only=False) for name in names}
+    return run_in_processes(folder, lambda processes: cases, others=True)
 
 
 @pytest.mark.slow

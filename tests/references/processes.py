@@ -9,6 +9,7 @@ from unittest import mock
 
 import numpy as np
 import torch
+import torch.multiprocessing
 import torch.nn.functional as F
 from lightning.pytorch import Callback, Trainer
 from references.batches import training_batch
@@ -46,7 +47,9 @@ METHODS = {
     MPANet: {"num_classes": 6, "parts": 2},
     MMGL: {"stripes": 2, "part_dimension": 16, "optimization": Optimization(optimizer="sgd", lr=0.1)},
     CMAM: {
-        "source": SourceStage(steps=STEPS, warmup_steps=1, constant_steps=2, clustering="kmeans", clusters=4),
+        "source": SourceStage(
+            steps=STEPS, kl_weights=(0.1,), warmup_steps=1, constant_steps=2, clustering="kmeans", clusters=4
+        ),
         "target": TargetStage(dbscan_steps=0, kmeans_steps=STEPS, warmup_steps=1, clusters=4),
     },
 }
@@ -88,10 +91,40 @@ class Terms:
         return terms
 
 
-def train(method, root: Path, processes: int, *, norm: str, **arguments):
-    """Train a method for three steps of each of its phases; return terms, gradients and weights."""
+def shift_weights(module, seed: int) -> None:
+    """Multiply each weight by 1 + 2^-20 or 1 - 2^-20, at random: by about what a forward pass in float32 rounds."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            up = torch.rand(parameter.shape, generator=generator) < 0.5
+            parameter.mul_(torch.where(up, 1 + 2**-20, 1 - 2**-20))
+
+
+def train(
+    method,
+    root: Path,
+    processes: int,
+    *,
+    norm: str,
+    dtype: torch.dtype = torch.float64,
+    shift: int | None = None,
+    **arguments,
+):
+    """Train a method for three steps of each of its phases; return terms, gradients and weights.
+
+    Args:
+        method: The class of the method.
+        root: Folder of the images.
+        processes: Number of processes, of which this is one.
+        norm: ``eval`` for frozen statistics of batch normalisation, ``sync`` for those of all processes.
+        dtype: Of weights and images.
+        shift: Seed of :func:`shift_weights`, applied before training; None for the weights as they are.
+        arguments: Of the method's constructor.
+    """
     torch.manual_seed(0)
-    module = method(**{"backbone": "test_resnet", "pretrained": False, **METHODS[method], **arguments}).double()
+    module = method(**{"backbone": "test_resnet", "pretrained": False, **METHODS[method], **arguments}).to(dtype)
+    if shift is not None:
+        shift_weights(module, shift)
     terms = module.losses = Terms(module)
     recorder = Recorder(frozen=norm == "eval")
     trainer = Trainer(
@@ -106,7 +139,7 @@ def train(method, root: Path, processes: int, *, norm: str, **arguments):
     )
     dataset = FakeDataset(root)
     source = Source(dataset, identities_per_batch=4, images_per_identity=2) if method is CMAM else None
-    data = DoubleData(
+    data = (DoubleData if dtype is torch.float64 else CrossModalityDataModule)(
         dataset,
         image_size=SIZE,
         identities_per_batch=4,
@@ -209,18 +242,52 @@ def rank_queries() -> list[dict]:
     return [{**row.to_dict(), "first": [trial.first for trial in row.trials]} for row in table]
 
 
-def run_cases(rank: int, processes: int, folder: Path, cases) -> None:
-    """Train every case as one of several processes, and write what came out to ``<processes>-<rank>.pt``."""
+def run_cases(rank: int, processes: int, folder: Path, cases, others: bool) -> None:
+    """Train every case as one of several processes, and write what came out to ``<processes>-<rank>.pt``.
+
+    Args:
+        rank: Number of the process.
+        processes: Number of processes.
+        folder: Where results are written and the processes meet.
+        cases: Arguments of :func:`train` by a name.
+        others: Whether layers, rankings and messages are tried as well.
+    """
     torch.set_num_threads(1)
     if processes > 1:
         os.environ |= {"NODE_RANK": "0", "LOCAL_RANK": str(rank)}
         store = f"file://{folder}/store-{processes}"
         torch.distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=processes)
     results = {name: train(processes=processes, **case) for name, case in cases.items()}
-    results["norms"] = normalise(processes, rank)
-    results["scores"] = rank_queries()
-    if processes == 2:
+    if others:
+        results |= {"norms": normalise(processes, rank), "scores": rank_queries()}
+    if others and processes == 2:
         results["said"] = complain(rank)
     torch.save(results, folder / f"{processes}-{rank}.pt")
     if processes > 1:
         torch.distributed.destroy_process_group()
+
+
+def run_in_processes(folder: Path, cases, *, others: bool = False):
+    """Run :func:`run_cases` in 1, 2 and 4 processes; return the results by (processes, rank).
+
+    Args:
+        folder: An empty folder.
+        cases: A function from a number of processes to the arguments of :func:`train` by a name.
+        others: Whether layers, rankings and messages are tried as well.
+    """
+    context = torch.multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["vireid_lightning.methods", "timm", "sklearn.cluster", "albumentations"])
+    for processes in (1, 2, 4):
+        started = [
+            context.Process(target=run_cases, args=(rank, processes, folder, cases(processes), others))
+            for rank in range(processes)
+        ]
+        for process in started:
+            process.start()
+        for process in started:
+            process.join(250)
+            if process.exitcode is None:
+                process.kill()
+        assert [process.exitcode for process in started] == [0] * processes
+    names = [(processes, rank) for processes in (1, 2, 4) for rank in range(processes)]
+    return {name: torch.load(folder / f"{name[0]}-{name[1]}.pt", weights_only=False) for name in names}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Callable, Iterator
+from types import TracebackType
 from typing import Any
 
 import cv2
@@ -43,11 +45,18 @@ def start_worker(worker: int) -> None:
     """Keep OpenCV from starting a thread for each core in each loading process.
 
     Signals that ask a whole group of processes to stop are left to the main one, which needs its loaders until it has
-    saved its state.
+    saved its state. Where that one is gone, a batch that was on its way to it is no error to show.
     """
     cv2.setNumThreads(0)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+    report = sys.excepthook
+
+    def report_own(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if not issubclass(kind, (ConnectionError, EOFError)):
+            report(kind, error, trace)
+
+    sys.excepthook = report_own
 
 
 def normalize(image: Tensor, erased: Tensor | None = None) -> Tensor:
