@@ -236,7 +236,7 @@ def test_what_two_processes_predict_evaluate_scores_like_a_test(roots, trained, 
         (["--ckpt_path=absent.ckpt"], "There is no checkpoint"),
         (["--data.identities_per_batch=40"], "identities"),
         (["--data.validation_protocol=all/singel/official"], "Did you mean 'all/single/official'?"),
-        (["--model.backbone=test_vit_relpos"], "four stages"),
+        (["--model.backbone=vit_relpos_small_patch16_224"], "four stages"),
         (["--model.backbone=resnet5O"], "Did you mean 'resnet50'?"),
     ],
 )

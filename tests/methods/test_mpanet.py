@@ -202,4 +202,4 @@ def test_bad_arguments_are_refused():
     with pytest.raises(VIReIDError, match="mean_momentum"):
         build(mean_momentum=0.0)
     with pytest.raises(VIReIDError, match="no four stages"):
-        build(backbone="test_vit_relpos")
+        build(backbone="vit_relpos_small_patch16_224")

@@ -51,7 +51,7 @@ def test_equals_the_per_query_loop(values, seed, monkeypatch):
     monkeypatch.setattr(engine, "_VALUES_AT_ONCE", int(draw.choice([50, 2**19])))
     if trials == 1:
         monkeypatch.setattr(engine, "WIDEST_CHUNK", int(draw.choice([1, 5, 2**15])))
-    distance = draw.integers(0, values, (queries, images)).astype(np.float32) - values // 2
+    distance = draw.integers(0, values, (queries, images)).astype(np.float32) - np.float32(values // 2)
     query = draw.integers(-1, people, queries), draw.integers(-1, 6, queries)
     gallery = np.sort(draw.integers(-1, people, images)), draw.integers(-1, 6, images)
     if trials == 1:  # in any order

@@ -187,8 +187,8 @@ def test_maps_are_not_overwritten_by_the_stage_behind():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("test_coatnet", "no four stages .* images of any size"),
-        ("test_vit_relpos", "nor is it a plain vision transformer"),
+        ("coatnet_0_224", "no four stages .* images of any size"),
+        ("vit_relpos_small_patch16_224", "nor is it a plain vision transformer"),
         ("deit_tiny_distilled_patch16_224", "structure of its own"),
         ("hf-hub:timm/resnet10t.c3_in1k", "give a plain name"),
         ("local-dir:/tmp/model", "give a plain name"),

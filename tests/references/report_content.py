@@ -17,7 +17,7 @@ HOSTILE = (
     '"><img src=x onerror=window.broken=1>',
     "' onmouseover='window.broken=1",
     "</script><script>window.broken=1</script>",
-    "{{ 7 * 191 }} $\\frac{1}{0}$ _under",
+    "{{ 6217 * 104729 }} $\\frac{1}{0}$ _under",
     "\x1b[31m\u202egpj\n\x07",
 )
 

@@ -134,7 +134,7 @@ def test_hostile_names_are_inert():
         f"cam1/{HOSTILE[0]}/0.png",
         f"cam6/{HOSTILE[1]}/15.png",
     }
-    assert "1337" not in page  # no expression of a template was evaluated
+    assert "651100193" not in page  # no expression of a template was evaluated
     assert not set("\x1b\x07\u202e") & set(page)
 
 

@@ -39,7 +39,7 @@ _MEANINGS = {
 def explain_exception(error: BaseException) -> str:
     """Return what went wrong in one line: this package's own sentence, or what another package says."""
     if isinstance(error, VIReIDError):
-        return str(error)
+        return _shorten(str(error))
     text = " ".join(str(error).split())
     is_told = isinstance(error, ValueError) or type(error).__name__ == "MisconfigurationException"
     said = text if text and is_told else f"{type(error).__name__}: {text}" if text else type(error).__name__
@@ -47,7 +47,12 @@ def explain_exception(error: BaseException) -> str:
         said = f"{error.filename} may not be read or written; give another path, or change its permissions"
     meaning = next((meaning for part, meaning in _MEANINGS.items() if re.search(part, text)), None)
     said = f"{meaning} ({said[:200]})" if meaning else said
-    return f"{said.rstrip('.')}. `{TRACEBACK}` shows where."
+    return f"{_shorten(said.rstrip('.'))}. `{TRACEBACK}` shows where."
+
+
+def _shorten(text: str) -> str:
+    """Cut what quotes a whole config; no sentence of this package is as long."""
+    return text if len(text) <= 2000 else f"{text[:2000]} ..."
 
 
 @contextmanager

@@ -56,8 +56,8 @@ def jaccard_distance(features: Tensor, k1: int = 30, k2: int = 6, *, max_distanc
 
     Example:
         >>> graph = jaccard_distance(torch.eye(4).repeat_interleave(3, dim=0), k1=3, k2=1)
-        >>> graph[0, 2], (0, 3) in zip(*graph.nonzero()), graph.nnz
-        (np.float32(0.0), False, 36)
+        >>> float(graph[0, 2]), (0, 3) in zip(*graph.nonzero()), graph.nnz
+        (0.0, False, 36)
     """
     check_embeddings(features, "features")
     check_number("k1", k1, 1, whole=True)
