@@ -35,6 +35,24 @@ def test_a_channel_of_zeros_has_a_gradient_of_zero(learnable):
         assert pooling.p.grad.isfinite()
 
 
+@pytest.mark.parametrize("learnable", [False, True])
+@pytest.mark.parametrize("p", [1.0, 2.5, 3.0, 6.0])
+def test_gradients_are_those_of_pytorchs_operators(p, learnable):
+    torch.manual_seed(0)
+    pooling = GeM(p, learnable=learnable).double()
+    x = torch.randn(2, 3, 4, 2, dtype=torch.float64)
+    x[0, 0, 0] = 0  # as behind a ReLU
+    x[1, 2] = 0
+    weight = torch.randn(2, 3, dtype=torch.float64)
+    exponent = torch.tensor(p, dtype=torch.float64, requires_grad=True)
+    own, plain = x.clone().requires_grad_(), x.clone().requires_grad_()
+    (pooling(own) * weight).sum().backward()
+    ((plain.clamp(min=0).pow(exponent).mean((2, 3)) + 1e-12).pow(1 / exponent) * weight).sum().backward()
+    torch.testing.assert_close(own.grad, plain.grad, rtol=1e-12, atol=1e-12)
+    if learnable:
+        torch.testing.assert_close(pooling.p.grad, exponent.grad, rtol=1e-12, atol=1e-12)
+
+
 def test_negative_values_count_as_zero():
     torch.testing.assert_close(GeM()(torch.tensor([[[[-5.0, 2.0]]]])), GeM()(torch.tensor([[[[0.0, 2.0]]]])))
 

