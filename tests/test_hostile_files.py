@@ -104,6 +104,26 @@ def test_what_a_gallery_says_is_read_or_refused(tmp_path):
         told = hostile.try_reading(lambda: str(Gallery.load(path).search(query, 2)))
         said += [name] * (told is not None)
     assert {"thresholds.visible.threshold: text", "thresholds.stated_rate: null", "distance: text"} <= set(said)
+    assert {f"thresholds.distance: {value}" for value in ("text", "null", "NaN", "a list", "10^20")} <= set(said)
+    assert {f"thresholds.stated_rate: {value}" for value in ("NaN", "10^20", "a list", "text")} <= set(said)
+
+
+@pytest.mark.parametrize(
+    ("thresholds", "told"),
+    [
+        ({"distance": "euclidean"}, "has thresholds for the distance euclidean, but is searched by cosine"),
+        ({"distance": "cosin"}, "'about.thresholds.distance' is no distance"),
+        ({"stated_rate": -1}, "'about.thresholds.stated_rate' is -1, out of its range"),
+        ({"stated_rate": 1.5}, "'about.thresholds.stated_rate' is 1.5, out of its range"),
+        ({"visible": {"threshold": -0.5}}, "'about.thresholds.visible.threshold' is -0.5, out of its range"),
+        ({"visible": {"threshold": 1e301}}, "out of its range"),
+    ],
+)
+def test_thresholds_that_would_judge_wrongly_are_refused(thresholds, told, tmp_path):
+    about = {**ABOUT, "thresholds": {**ABOUT["thresholds"], **thresholds}}
+    path = tmp_path / "g.npz"
+    path.write_bytes(hostile.save_arrays({**ARRAYS, "about": np.array(json.dumps(about))}))
+    assert told in hostile.refuse(lambda: Gallery.load(path))
 
 
 def test_results_that_are_others_are_read_or_refused(tmp_path):

@@ -24,7 +24,7 @@ def found(images):
     paths = [f"camera1/{number:02d}.png" for number in range(11)] + [HOSTILE]
     about = {
         "root": str(images),
-        "thresholds": {"stated_rate": 0.01, "infrared": {"threshold": 0.5}},
+        "thresholds": {"stated_rate": 0.01, "distance": "cosine", "infrared": {"threshold": 0.5}},
         "method": "AGW",
     }
     rows = torch.nn.functional.normalize(torch.linspace(-1, 1, 12)[:, None] + torch.randn(12, 4) / 10)

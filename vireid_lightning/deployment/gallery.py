@@ -65,6 +65,11 @@ class Gallery:
             )
         self.embeddings = embeddings
         self.thresholds: Mapping[str, Any] = read_thresholds(embeddings)
+        if self.thresholds.get("distance", self.distance) != self.distance:
+            raise VIReIDError(
+                f"{embeddings.origin} has thresholds for the distance {self.thresholds['distance']}, but is searched "
+                f"by {self.distance}; choose them again with `vireid threshold`."
+            )
         every = np.arange(len(embeddings))
         if modality is not None:
             check_modality(modality)

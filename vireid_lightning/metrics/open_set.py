@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vireid_lightning.errors import VIReIDError
+from vireid_lightning.metrics.distances import DISTANCES
 from vireid_lightning.metrics.embeddings import Embeddings
 from vireid_lightning.types import MODALITIES
 
@@ -68,11 +69,10 @@ def read_thresholds(embeddings: Embeddings) -> Mapping[str, Any]:
         places[f"{name}.threshold"] = values.get("threshold")
     for name, value in places.items():
         # A gallery in which each query finds nobody has the threshold infinity.
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, (int, float))
-            or math.isnan(value)
-            or math.inf > abs(value) > 1e300
-        ):
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value):
             raise VIReIDError(f"{embeddings.origin}: 'about.thresholds.{name}' is no number{advice}")
+        if not (0 < value < 1 if name == "stated_rate" else 0 <= value <= 1e300 or value == math.inf):
+            raise VIReIDError(f"{embeddings.origin}: 'about.thresholds.{name}' is {value}, out of its range{advice}")
+    if measured and found.get("distance") not in DISTANCES:
+        raise VIReIDError(f"{embeddings.origin}: 'about.thresholds.distance' is no distance{advice}")
     return found

@@ -253,7 +253,7 @@ def guess_network(tensors: Mapping[str, Tensor]) -> str | None:
         try:
             with torch.device("meta"):
                 body = Counter(_list_body(timm.create_model(name, pretrained=False)).values())
-        except NotImplementedError:  # ConvNeXt of older timm reads values while it is built
+        except (NotImplementedError, RuntimeError):  # ConvNeXt of older timm reads values while it is built
             continue
         rest = shapes - body
         if not body - shapes and rest.total() <= 2:
