@@ -165,6 +165,11 @@ def check_header(path: Path, content: bytes) -> Header:
     return header
 
 
+def can_read_gif() -> bool:
+    """Return whether OpenCV decodes GIF, which older builds do not."""
+    return any(line.split()[:2] == ["GIF:", "YES"] for line in cv2.getBuildInformation().splitlines())
+
+
 def decode(path: Path, content: bytes, header: Header) -> NDArray[Any]:
     """Decode a file's content: (H, W, 3) uint8 RGB, or the values of a deeper image, (H, W, 3) of the file's type."""
     # One channel stays one where the image is deep: OpenCV makes no colours of 32-bit numbers.
@@ -174,6 +179,8 @@ def decode(path: Path, content: bytes, header: Header) -> NDArray[Any]:
     except cv2.error:
         image = None
     if image is None or (header.bits > 8 and image.dtype == np.uint8):  # 8 bits of a deeper image are its first ones
+        if header.format == "GIF" and not can_read_gif():
+            _fail(path, "is a GIF, which this OpenCV cannot decode", "Install a newer opencv-python-headless.")
         deep = f", or is a {header.format} of {header.bits} bits of a kind that OpenCV cannot decode"
         _fail(path, f"is truncated or is not an image{deep if header.bits > 8 else ''}")
     if header.bits <= 8:
