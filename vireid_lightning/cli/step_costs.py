@@ -236,7 +236,8 @@ def _inspect_step(subject: Subject, batch: Batch, dtype: torch.dtype | None) -> 
     subject.mib = (torch.cuda.max_memory_allocated(device) - before if on_gpu else find_peak(profiled)) / 2**20
     own = "self_device_time_total" if on_gpu else "self_cpu_time_total"
     # An operator's time on a GPU holds its kernels', which are listed once more by themselves.
-    listed = (each for each in profiled.key_averages() if each.device_type == torch.autograd.DeviceType.CPU)
+    host = torch.autograd.DeviceType.CPU  # type: ignore[attr-defined]  # torch's stubs lack it
+    listed = (each for each in profiled.key_averages() if each.device_type == host)
     subject.operators = {each.key: getattr(each, own) / 1e6 for each in listed}
     waits = DeviceWaits(device)
     take_step(subject, batch, dtype, waits)

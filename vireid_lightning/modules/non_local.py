@@ -22,7 +22,6 @@ class NonLocal(nn.Module):
 
     In training, on one process, the map is read once and written once: W is linear, so the mean and the variance that
     BN takes of its output follow from those of its few input channels, and W and BN together are one matrix product.
-    With 1 inner channel a block takes a third of the time of convolutions and BatchNorm one after another.
 
     Args:
         channels: Number of channels of the map.

@@ -25,10 +25,7 @@ def _mean_power(x: Tensor, p: Tensor | float) -> Tensor:
 
 
 class _PowerMean(torch.autograd.Function):
-    """:func:`_mean_power` with a backward pass that reads the map a third as often as PyTorch's.
-
-    With a learnable exponent PyTorch's takes some 10 % of a training step.
-    """
+    """:func:`_mean_power` with a backward pass that reads the map less often than PyTorch's."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, p: Tensor | float) -> Tensor:
