@@ -1,5 +1,7 @@
 """Time and peak memory of the dense contrastive loss against the obvious implementation that holds its matrices.
 
+And against the three matrix products that any exact implementation needs: the cosines, and the gradients of both sides.
+
 Run by hand: python tests/benchmarks/dense_contrastive.py [--pairs 16] [--repeats 5]. Each measurement is a process of
 its own, so that the peak resident memory is that of one implementation; what the process held before the first call,
 inputs included, is subtracted. The fastest repeat counts, since other processes can only slow it down.
@@ -32,11 +34,26 @@ def inputs(pairs: int, channels: int, height: int, width: int):
     import torch.nn.functional as F
 
     generator = torch.Generator().manual_seed(0)
-    maps = torch.rand(2, pairs, channels, height, width, generator=generator).relu()
+    maps = torch.rand(2, pairs, channels, height, width, generator=generator)
     stripes = (torch.arange(height) * 6 // height + 1)[:, None].expand(height, width)
     blobs = F.interpolate(torch.rand(2 * pairs, 1, 9, 6, generator=generator), (height, width), mode="bilinear")
     masks = (stripes * (blobs[:, 0] > 0.5)).view(2, pairs, height, width)
-    return maps[0].clone().requires_grad_(), maps[1].clone().requires_grad_(), masks[0], masks[1]
+    visible, infrared = (half.to(memory_format=torch.channels_last).requires_grad_() for half in maps)
+    return visible, infrared, masks[0], masks[1]
+
+
+def multiply(visible, infrared, visible_mask, infrared_mask):
+    """The products alone: pixels with a term against all pixels, all others against those that have one."""
+    import torch
+
+    with torch.no_grad():
+        for pair, (mask, other) in enumerate(zip(visible_mask, infrared_mask)):
+            rows, columns = (maps[pair].permute(1, 2, 0).flatten(0, 1) for maps in (visible, infrared))
+            count = int((mask > 0).sum())
+            for part, width in ((rows[:count], len(columns)), (rows[count:], int((other > 0).sum()))):
+                cosines = part @ columns[:width].t()
+                gradients = cosines @ columns[:width], cosines.t() @ part
+    return gradients[0].sum()
 
 
 def measure(implementation: str, shape: tuple[int, int, int, int], repeats: int) -> dict[str, float]:
@@ -44,18 +61,22 @@ def measure(implementation: str, shape: tuple[int, int, int, int], repeats: int)
     sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
     from references.dense_contrastive import dense_contrastive_reference
 
+    from vireid_lightning.host_memory import keep_freed_memory
     from vireid_lightning.losses.dense_contrastive import dense_contrastive_loss
 
-    loss = {"obvious": dense_contrastive_reference, "blocked": dense_contrastive_loss}[implementation]
+    keep_freed_memory()  # as in training
+    loss = {"obvious": dense_contrastive_reference, "blocked": dense_contrastive_loss, "products": multiply}
+    loss = loss[implementation]
     small = inputs(1, 8, 12, 6)
-    loss(*small).backward()  # loads the libraries' kernels before memory is counted
+    loss(*small)  # loads the libraries' kernels before memory is counted
     visible, infrared, *masks = inputs(*shape)
     before, seconds, processor = peak_megabytes(), [], []
     for _ in range(repeats):
         visible.grad = infrared.grad = None
         start, start_processor = time.perf_counter(), time.process_time()
         value = loss(visible, infrared, *masks)
-        value.backward()
+        if value.requires_grad:
+            value.backward()
         seconds.append(time.perf_counter() - start)
         processor.append(time.process_time() - start_processor)
     return {
@@ -67,9 +88,9 @@ def measure(implementation: str, shape: tuple[int, int, int, int], repeats: int)
 
 
 def compare(shape: tuple[int, int, int, int], repeats: int) -> dict[str, dict[str, float]]:
-    """Both implementations, each in a process of its own."""
+    """Both implementations and the products, each in a process of its own."""
     results = {}
-    for name in ("obvious", "blocked"):
+    for name in ("obvious", "blocked", "products"):
         command = [sys.executable, __file__, "--only", name, "--repeats", str(repeats)]
         command += [f"--{key}={value}" for key, value in zip(("pairs", "channels", "height", "width"), shape)]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
@@ -77,12 +98,14 @@ def compare(shape: tuple[int, int, int, int], repeats: int) -> dict[str, dict[st
     slow, fast = results["obvious"], results["blocked"]
     print(f"{shape[0]} pairs of {shape[1]} x {shape[2]} x {shape[3]}, forward and backward, fastest of {repeats}")
     for name, result in results.items():
+        loss = "" if name == "products" else f", loss {result['value']:.6f}"
         print(
             f"  {name}: {result['seconds']:.2f} s ({result['processor']:.2f} s of processor time), "
-            f"{result['megabytes']:.0f} MB, loss {result['value']:.6f}"
+            f"{result['megabytes']:.0f} MB{loss}"
         )
     speed, memory = slow["seconds"] / fast["seconds"], slow["megabytes"] / fast["megabytes"]
     print(f"  {speed:.1f} times as fast in 1/{memory:.1f} of the peak memory")
+    print(f"  {fast['seconds'] / results['products']['seconds']:.2f} times as long as its products alone")
     return results
 
 
@@ -95,7 +118,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     for name, default in (("pairs", 16), ("channels", 256), ("height", 72), ("width", 36), ("repeats", 5)):
         parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--only", choices=("obvious", "blocked"), help="measure one, print JSON (used by the script)")
+    parser.add_argument(
+        "--only", choices=("obvious", "blocked", "products"), help="measure one, print JSON (used by the script)"
+    )
     options = parser.parse_args()
     wanted = (options.pairs, options.channels, options.height, options.width)
     if options.only:

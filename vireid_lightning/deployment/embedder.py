@@ -21,6 +21,7 @@ from vireid_lightning.data.loading import normalize
 from vireid_lightning.deployment.image_lists import list_images
 from vireid_lightning.environment import list_versions
 from vireid_lightning.errors import VIReIDError
+from vireid_lightning.host_memory import keep_freed_memory
 from vireid_lightning.kinds import check_number
 from vireid_lightning.methods.base import ReIDModule
 from vireid_lightning.methods.checkpoint import BLOCK, fingerprint_weights, read_checkpoint
@@ -168,6 +169,8 @@ class Embedder:
         for number in set(modality):
             check_modality(number)
         device = next(self.method.parameters()).device
+        if device.type == "cpu":
+            keep_freed_memory()
         batch = normalize(torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))).to(device))
         with exact_float32(device):
             return self.method.embed(batch, torch.tensor(modality, device=device)).float()

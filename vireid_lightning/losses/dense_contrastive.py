@@ -198,9 +198,9 @@ class _DenseContrastive(torch.autograd.Function):
                     (gradients[1][pair], infrared_order[pair], columns, column_grad, column_inverse[pair]),
                 ):
                     # Through the normalisation: the gradient along the unit vector does not change the loss.
-                    along = (unit * unit_grad).sum(0)
-                    unit_grad.addcmul_(unit, along, value=-1).mul_(inverse)
-                    grad.view(grad.shape[0], -1)[:, order] = unit_grad
+                    along = (unit * unit_grad).sum(1, keepdim=True)
+                    unit_grad.addcmul_(unit, along, value=-1).mul_(inverse[:, None])
+                    grad.flatten(1).t()[order] = unit_grad
             ctx.save_for_backward(*gradients)
             ctx.terms, ctx.dtype = terms, visible.dtype
             return total / terms
@@ -232,8 +232,8 @@ def _inverse_lengths(maps: Tensor, order: Tensor) -> Tensor:
 
 
 def _pixels(maps: Tensor, order: Tensor, scale: Tensor) -> Tensor:
-    """Return an image's pixels (C, H, W) in sorted order, each times its scale: (C, H * W)."""
-    return maps.flatten(1).index_select(1, order).to(_precision(maps)).mul_(scale)
+    """Return an image's pixels (C, H, W) in sorted order, each times its scale: (H * W, C)."""
+    return maps.flatten(1).t().index_select(0, order).to(_precision(maps)).mul_(scale[:, None])
 
 
 def _scratch(visible: Tensor, infrared: Tensor) -> Tensor:
@@ -250,15 +250,15 @@ class _Blocks:
     once, else each time.
 
     Args:
-        rows: (C, H * W), the visible pixels' unit vectors over the temperature.
-        columns: (C, H' * W'), the infrared pixels' unit vectors.
+        rows: (H * W, C), the visible pixels' unit vectors over the temperature.
+        columns: (H' * W', C), the infrared pixels' unit vectors.
         layout: Of the pair.
         scratch: Memory for blocks.
     """
 
     def __init__(self, rows: Tensor, columns: Tensor, layout: _Layout, scratch: Tensor) -> None:
         self.rows, self.columns, self.layout, self.scratch = rows, columns, layout, scratch
-        count, width = rows.shape[1], columns.shape[1]
+        count, width = len(rows), len(columns)
         self.keep = layout.rows * width + (count - layout.rows) * layout.columns <= scratch.numel()
         self.kept: list[tuple[int, int, Tensor]] | None = None
 
@@ -272,8 +272,8 @@ class _Blocks:
     def _compute(self) -> Iterator[tuple[int, int, Tensor]]:
         layout, place = self.layout, 0
         for start, end, width in (
-            (0, layout.rows, self.columns.shape[1]),
-            (layout.rows, self.rows.shape[1], layout.columns),
+            (0, layout.rows, len(self.columns)),
+            (layout.rows, len(self.rows), layout.columns),
         ):
             step = max(1, self.scratch.numel() // max(width, 1))
             for first in range(start, end if width else start, step):
@@ -281,7 +281,7 @@ class _Blocks:
                 size = (last - first) * width
                 block = self.scratch[place : place + size].view(last - first, width)
                 place += size if self.keep else 0
-                torch.mm(self.rows[:, first:last].t(), self.columns[:, :width], out=block)
+                torch.mm(self.rows[first:last], self.columns[:width].t(), out=block)
                 yield first, last, block.exp_()
 
 
@@ -331,10 +331,10 @@ def _cosine_gradients(
     """
     row_all, row_same, column_all, column_same = (values.reciprocal() for values in sums)
     row_part, column_part = row_all - row_same, column_all - column_same
-    row_all = torch.cat([row_all, row_all.new_zeros(rows.shape[1] - layout.rows)])
-    column_all = torch.cat([column_all, column_all.new_zeros(columns.shape[1] - layout.columns)])
+    row_all = torch.cat([row_all, row_all.new_zeros(len(rows) - layout.rows)])
+    column_all = torch.cat([column_all, column_all.new_zeros(len(columns) - layout.columns)])
     row_grad, column_grad = torch.empty_like(rows), torch.zeros_like(columns)
-    row_grad[:, layout.rows :] = 0
+    row_grad[layout.rows :] = 0
     for first, last, exponentials in blocks:
         width = exponentials.shape[1]
         weight = scratch[: exponentials.numel()].view_as(exponentials)
@@ -342,6 +342,6 @@ def _cosine_gradients(
         for part_rows, block_rows, part_columns in _segments_within(layout, first, last):
             torch.add(row_part[part_rows, None], column_part[part_columns], out=weight[block_rows, part_columns])
         weight.mul_(exponentials)
-        row_grad[:, first:last] = torch.mm(columns[:, :width], weight.t())
-        column_grad[:, :width].addmm_(blocks.rows[:, first:last], weight)
+        torch.mm(weight, columns[:width], out=row_grad[first:last])
+        column_grad[:width].addmm_(weight.t(), blocks.rows[first:last])
     return row_grad.div_(temperature), column_grad

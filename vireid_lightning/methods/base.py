@@ -14,6 +14,7 @@ from vireid_lightning.data.datamodule import CrossModalityDataModule
 from vireid_lightning.data.samplers.choice import BatchKind
 from vireid_lightning.data.training_data import TrainingData
 from vireid_lightning.errors import VIReIDError, did_you_mean
+from vireid_lightning.host_memory import keep_freed_memory
 from vireid_lightning.kinds import check_kinds
 from vireid_lightning.methods.arguments import argument_names, check_numbers, document_arguments, plain_backbone
 from vireid_lightning.methods.checkpoint import BLOCK, describe_run, hand_on
@@ -294,6 +295,8 @@ class ReIDModule(GlobalBatch, ABC):
     def setup(self, stage: str) -> None:
         """Prepare for training; start from ``init_from``, once, unless the run's weights come from a checkpoint."""
         use_durable_checkpoints(self.trainer)
+        if self.trainer.strategy.root_device.type == "cpu":
+            keep_freed_memory()
         super().setup(stage)
         if stage == "fit":
             # Now: a callback that averages weights adds an epoch of its own.

@@ -179,10 +179,8 @@ class DCLNet(ReIDModule):
             "pixel": pixel_classification_loss(pixel_logits, parsed, mean_count=self.mean_count),
             "continuity": continuity_loss(pixel_logits),
             "dense": dense_contrastive_loss(
-                shallow[rows.visible],
-                shallow[rows.infrared],
-                mask[rows.visible],
-                mask[rows.infrared],
+                *rows.split(shallow),
+                *rows.split(mask),
                 temperature=self.temperature,
                 parts=self.parts,
                 mean_count=self.mean_count,

@@ -48,7 +48,7 @@ class PerModality(nn.Module):
         """
         if isinstance(rows, Tensor):
             return torch.where(rows[:, None, None, None], self.infrared(x), self.visible(x))
-        outputs = []
+        outputs = []  # slices, not a split, whose views a network that begins in place could not change
         if rows.counts[0]:
             outputs.append(self.visible(x[rows.visible]))
         if rows.counts[1]:

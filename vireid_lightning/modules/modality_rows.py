@@ -46,6 +46,13 @@ class ModalityRows(NamedTuple):
         order = torch.argsort(modality, stable=True)
         return cls(order[:count], order[count:], counts, torch.argsort(order))
 
+    def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the visible and the infrared rows of a tensor (B, ...)."""
+        if isinstance(self.visible, slice):
+            visible, infrared = x.split(self.counts)  # gradients of both halves are joined by one copy
+            return visible, infrared
+        return x[self.visible], x[self.infrared]
+
     def share(self, number: int, passes: int) -> tuple[Tensor | slice, Tensor | slice, ModalityRows]:
         """Return the rows that one of several passes over a batch sees: equal parts of both modalities, in order.
 

@@ -135,9 +135,10 @@ class PixelClassifiers(nn.Module):
             size: Height and width to which every map is resized, bilinearly.
         """
         outputs = []
-        for classifier, selected in ((self.visible, rows.visible), (self.infrared, rows.infrared)):
+        halves = zip(*(rows.split(x.detach()) for x in maps), strict=True)
+        for classifier, selected in zip((self.visible, self.infrared), halves, strict=True):
             weights = classifier.weight[:, :, None, None].split(self.channels, dim=1)
-            logits = (widen(F.conv2d(x.detach()[selected], w)) for x, w in zip(maps, weights, strict=True))
+            logits = (widen(F.conv2d(x, w)) for x, w in zip(selected, weights, strict=True))
             outputs.append(functools.reduce(torch.add, (F.interpolate(x, size, mode="bilinear") for x in logits)))
         merged = torch.cat(outputs)
         return merged if rows.restore is None else merged[rows.restore]

@@ -24,6 +24,7 @@ from rich.table import Table
 from vireid_lightning.cli.numbers import Whole
 from vireid_lightning.errors import VIReIDError, did_you_mean
 from vireid_lightning.files import atomic_write
+from vireid_lightning.host_memory import keep_freed_memory
 from vireid_lightning.metrics.terminal import choose_console, make_table
 
 
@@ -108,6 +109,8 @@ def run(arguments: argparse.Namespace) -> None:
     if chosen == "cuda" and not torch.cuda.is_available():
         raise VIReIDError("--device is cuda, but PyTorch finds no GPU; leave it out.")
     methods = _find_methods(arguments.methods)
+    if chosen == "cpu":  # as when a method trains
+        keep_freed_memory()
     console, results = choose_console(), []
     for precision in arguments.precisions:
         result = _measure(arguments, methods, size, precision, torch.device(chosen))

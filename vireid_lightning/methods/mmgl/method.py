@@ -190,8 +190,7 @@ class MMGL(ReIDModule):
             terms["permutation_recovery"] = permutation_recovery_loss(scores, order, **self.sinkhorn)
         if parts is not None:
             parts, modality = self.gather(parts, modality)
-            rows = ModalityRows.of(modality)
-            visible, infrared = parts[rows.visible].flatten(0, 1), parts[rows.infrared].flatten(0, 1)
+            visible, infrared = (half.flatten(0, 1) for half in ModalityRows.of(modality).split(parts))
             contrast = cycle_contrastive_loss if self.cycle_form == "agreement" else cycle_return_loss
             terms["cycle_contrastive"] = contrast(visible, infrared, temperature=self.temperature)
         return terms
