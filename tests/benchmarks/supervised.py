@@ -7,7 +7,7 @@ method without each of its parts. Scores are of persons that training and choice
 SYSU-MM01's protocol), in per cent, mean +- standard deviation over seeds of weights and batches. Every run keeps its
 loss terms by epoch.
 
-Run: python tests/benchmarks/supervised.py [--output runs/supervised]    (the whole design: an hour on 1 free core)
+Run: python tests/benchmarks/supervised.py [--output runs/supervised]    (the whole design: about three hours on 1 free core)
      python tests/benchmarks/supervised.py --minutes 60                  (goes on with what is missing for 60 minutes)
      python tests/benchmarks/supervised.py --table                       (writes docs/figures/supervised*.json)
      python tests/benchmarks/supervised.py --quick                       (a step of everything: does it run?)
@@ -226,7 +226,7 @@ def main(words: list[str] | None = None) -> Design:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("runs/supervised"))
     parser.add_argument("--difficulties", type=float, nargs="+", default=[0.0, 0.25])
-    parser.add_argument("--rates", type=float, nargs="+", default=[3.5e-4, 1e-3, 2e-3])
+    parser.add_argument("--rates", type=float, nargs="+", default=[3.5e-4, 1e-3, 2e-3, 4e-3, 8e-3])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--identities", type=int, default=100)
     parser.add_argument("--val-identities", type=int, default=30)
