@@ -25,8 +25,8 @@ def keep_freed_memory() -> bool:
 
     The C library of Linux asks the system for every large tensor and hands it back when the tensor is freed. The system
     clears each page before it gives it out again, which takes a third of the time of a ResNet-50 that embeds images,
-    and a seventh of its training step (``python tests/benchmarks/kept_memory.py``). Values do not change. The process
-    grows by a sixth, and stays as large as it ever was until it ends.
+    and a sixth of its training step (``python tests/benchmarks/kept_memory.py``). Values do not change. The process
+    grows by up to a quarter, and stays as large as it ever was until it ends.
 
     Nothing happens where the environment says how memory is allocated (``MALLOC_TRIM_THRESHOLD_`` and its like, or
     ``GLIBC_TUNABLES``), and on systems without the GNU C library. An allocator that is preloaded in its place, such as
