@@ -7,7 +7,7 @@ method without each of its parts. Scores are of persons that training and choice
 SYSU-MM01's protocol), in per cent, mean +- standard deviation over seeds of weights and batches. Every run keeps its
 loss terms by epoch.
 
-Run: python tests/benchmarks/supervised.py [--output runs/supervised]    (the whole design: about three hours on 1 free core)
+Run: python tests/benchmarks/supervised.py [--output runs/supervised]    (all of it: about three hours of 1 core)
      python tests/benchmarks/supervised.py --minutes 60                  (goes on with what is missing for 60 minutes)
      python tests/benchmarks/supervised.py --table                       (writes docs/figures/supervised*.json)
      python tests/benchmarks/supervised.py --quick                       (a step of everything: does it run?)
