@@ -24,6 +24,7 @@ from benchmarks.evidence import FIGURES, add_write_option, format_table, name_co
 from torch.utils.flop_counter import FlopCounterMode
 
 from vireid_lightning.errors import VIReIDError
+from vireid_lightning.host_memory import keep_freed_memory
 from vireid_lightning.modules import Backbone
 
 BACKBONES = [
@@ -92,6 +93,7 @@ def main(words: list[str] | None = None) -> None:
     add_write_option(parser)
     arguments = parser.parse_args(words)
     torch.set_num_threads(1)
+    keep_freed_memory()  # as when a method embeds
     heads = ["Image", "Strides", "Width", "Parameters, M", "GFLOPs", "Training, images/s", "Embedding, images/s"]
     table = write_table(
         "backbones",

@@ -27,6 +27,7 @@ from method_costs import build_stage, take_step
 from references.batches import training_batch
 
 from vireid_lightning.clustering import update_memory
+from vireid_lightning.host_memory import keep_freed_memory
 from vireid_lightning.methods.cmam.clusters import cluster
 from vireid_lightning.methods.cmam.schedule import TargetStage
 
@@ -103,6 +104,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=5, help="steps and extractions (default: %(default)s)")
     add_write_option(parser)
     options = parser.parse_args(words)
+    keep_freed_memory()  # as in training
     seconds = compare(options)
     epoch = next(iter(seconds.values()))
     table = write_table(

@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.evidence import FIGURES, add_write_option, format_table, name_command, write_table
 from references.batches import training_batch
 
+from vireid_lightning.host_memory import keep_freed_memory
 from vireid_lightning.methods import AGW, CMAM, MMGL, Baseline, DCLNet, MPANet
 from vireid_lightning.methods.cmam.schedule import Phase
 from vireid_lightning.modules import Backbone
@@ -110,6 +111,7 @@ def main(words=None):
     parser.add_argument("--rounds", type=int, default=3)
     add_write_option(parser)
     options = parser.parse_args(words)
+    keep_freed_memory()  # as in training
     drawn = training_batch(options.identities_per_batch, options.images_per_modality, size=tuple(options.size))
     print(
         f"{options.backbone}, {options.size[0]} x {options.size[1]}, batch of {len(drawn['image'])}, "
