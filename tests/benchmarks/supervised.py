@@ -7,8 +7,12 @@ method without each of its parts. Scores are of persons that training and choice
 SYSU-MM01's protocol), in per cent, mean +- standard deviation over seeds of weights and batches. Every run keeps its
 loss terms by epoch.
 
+Where a part does not help, ``--reasons`` changes one circumstance at a time, the rate, the steps or the size of the
+images, and runs the method with and without the part again.
+
 Run: python tests/benchmarks/supervised.py [--output runs/supervised]    (all of it: about three hours of 1 core)
      python tests/benchmarks/supervised.py --minutes 60                  (goes on with what is missing for 60 minutes)
+     python tests/benchmarks/supervised.py --reasons                     (after the first: about two hours of 1 core)
      python tests/benchmarks/supervised.py --table                       (writes docs/figures/supervised*.json)
      python tests/benchmarks/supervised.py --quick                       (a step of everything: does it run?)
 """
@@ -18,7 +22,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +86,21 @@ VARIANTS: dict[str, Variant] = {
     "DCLNet with rectification": ("DCLNet", {"rectify": True}, None),
     "AGW without non-local blocks": ("AGW", {"non_local_blocks": (0, 0)}, None),
     "Baseline from random weights": ("Baseline", {"pretrained": False}, None),
+}
+
+#: Why a part does not help: a changed circumstance and the variants that are compared with the whole method in it.
+REASONS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
+    "as above": ({}, (*list(VARIANTS)[:3], "DCLNet without dense loss", "AGW without non-local blocks")),
+    "rate 0.001": ({"rate": 1e-3}, tuple(VARIANTS)[:3]),
+    "rate 0.004": ({"rate": 4e-3}, tuple(VARIANTS)[:2]),
+    "360 steps": (
+        {"steps": 360},
+        (*list(VARIANTS)[:2], "DCLNet without dense loss", "AGW without non-local blocks"),
+    ),
+    "192 x 64 pixels": (
+        {"size": [192, 64]},
+        ("MPANet without patterns", "DCLNet without dense loss", "AGW without non-local blocks"),
+    ),
 }
 
 
@@ -156,15 +175,16 @@ class Design:
             )
         self.runs, self.common, self.rates, self.seeds, self.folder = runs, common, rates, seeds, folder
 
-    def settings(self, name: str, difficulty: float, rate: float, seed: int) -> dict[str, Any]:
-        return {"name": name, "difficulty": difficulty, "rate": rate, "seed": seed, **self.common}
+    def settings(self, name: str, difficulty: float, rate: float, seed: int, **changes: Any) -> dict[str, Any]:
+        return {"name": name, "difficulty": difficulty, "rate": rate, "seed": seed, **self.common, **changes}
 
-    def run(self, name: str, difficulty: float, rate: float, seed: int) -> dict[str, Any] | None:
-        settings = self.settings(name, difficulty, rate, seed)
+    def run(self, name: str, difficulty: float, rate: float, seed: int, **changes: Any) -> dict[str, Any] | None:
+        settings = self.settings(name, difficulty, rate, seed, **changes)
         return self.runs.do(f"{name}-{difficulty}-{rate:g}-{seed}", settings, train, folder=self.folder)
 
-    def find(self, name: str, difficulty: float, rate: float, seed: int) -> dict[str, Any] | None:
-        return self.runs.find(f"{name}-{difficulty}-{rate:g}-{seed}", self.settings(name, difficulty, rate, seed))
+    def find(self, name: str, difficulty: float, rate: float, seed: int, **changes: Any) -> dict[str, Any] | None:
+        settings = self.settings(name, difficulty, rate, seed, **changes)
+        return self.runs.find(f"{name}-{difficulty}-{rate:g}-{seed}", settings)
 
     def rate(self, method: str, difficulty: float) -> float:
         """Return a method's best rate by the validation persons, among those whose first seed is finished."""
@@ -184,6 +204,35 @@ class Design:
             for seed in range(self.seeds):
                 for name, (method, *_) in VARIANTS.items():
                     self.run(name, difficulty, self.rate(method, difficulty), seed)
+
+    def do_reasons(self, difficulty: float, chosen: Sequence[str]) -> None:
+        """Run what is missing of some reasons, all of a seed before the next seed."""
+        for seed in range(self.seeds):
+            for reason in chosen:
+                changes, variants = REASONS[reason]
+                for name in dict.fromkeys(each for variant in variants for each in (VARIANTS[variant][0], variant)):
+                    rate = self.rate(VARIANTS.get(name, (name,))[0], difficulty)
+                    self.run(name, difficulty, **{"rate": rate, "seed": seed, **changes})
+
+    def reason_rows(self, difficulty: float) -> dict[str, list[list[float]]]:
+        """Return Rank-1 and mAP with and without a part, and how much higher mAP is without it, seed by seed."""
+        rows = {}
+        for variant in dict.fromkeys(variant for _, variants in REASONS.values() for variant in variants):
+            rate = self.rate(method := VARIANTS[variant][0], difficulty)
+            for reason, (changes, variants) in REASONS.items():
+                if variant not in variants:
+                    continue
+                pairs = [
+                    [
+                        self.find(name, difficulty, **{"rate": rate, "seed": seed, **changes})
+                        for name in (method, variant)
+                    ]
+                    for seed in range(self.seeds)
+                ]
+                if both := [(whole, without) for whole, without in pairs if whole and without]:
+                    scores = [[run[score] for run in runs] for score in ("rank1", "mAP") for runs in zip(*both)]
+                    rows[f"{variant}, {reason}"] = [*scores, [after - before for before, after in zip(*scores[2:])]]
+        return rows
 
     def rows(self, difficulty: float) -> dict[str, list[list[float]]]:
         """Return Rank-1 and mAP of every seed that is finished, and the rate, by method and variant."""
@@ -235,6 +284,7 @@ def main(words: list[str] | None = None) -> Design:
     parser.add_argument("--batch", type=int, nargs=2, default=[8, 2], help="identities, images of each modality")
     parser.add_argument("--size", type=int, nargs=2, default=[96, 32], help="height and width of the images")
     parser.add_argument("--minutes", type=float, help="begin no run after so many minutes")
+    parser.add_argument("--reasons", nargs="*", choices=REASONS, help="run changed circumstances: these, or all")
     parser.add_argument("--table", action="store_true", help="write the tables of what is finished, and train nothing")
     parser.add_argument("--quick", action="store_true", help="a step of everything, to see that it runs")
     options = parser.parse_args(words)
@@ -246,8 +296,11 @@ def main(words: list[str] | None = None) -> Design:
         for name in ("identities", "val_identities", "test_identities", "steps", "batch", "size")
     }
     design = Design(Runs(options.output, options.minutes), common, options.rates, options.seeds, options.output)
-    if not options.table:
+    if not options.table and options.reasons is None:
         design.do(options.difficulties)
+    elif not options.table:
+        for difficulty in options.difficulties:
+            design.do_reasons(difficulty, options.reasons or list(REASONS))
     for difficulty in options.difficulties:
         if rows := design.rows(difficulty):
             about = {
@@ -271,6 +324,10 @@ def main(words: list[str] | None = None) -> Design:
             rates = [f"mAP at {rate:g}" for rate in sorted(options.rates)]
             table = write_table(f"{name}-rates", columns=["", *rates], rows=design.rate_rows(difficulty), **about)
             print(format_table(table))
+        if reasons := design.reason_rows(difficulty):
+            about["command"] += " --reasons"
+            columns = ["", "Rank-1, whole", "Rank-1, without", "mAP, whole", "mAP, without", "mAP gained without"]
+            print(format_table(write_table(f"{name}-reasons", columns=columns, rows=reasons, **about)))
     return design
 
 
@@ -278,6 +335,8 @@ def main(words: list[str] | None = None) -> Design:
 def test_every_method_and_variant_is_scored(tmp_path):
     design = main(["--quick", "--output", str(tmp_path)])
     assert set(design.rows(0.0)) == {*METHODS, *VARIANTS}
+    again = main(["--quick", "--output", str(tmp_path), "--reasons", "rate 0.001"])
+    assert len(again.reason_rows(0.0)) == len(REASONS["as above"][1]) + len(REASONS["rate 0.001"][1])
 
 
 def test_rates_are_not_chosen_without_validation_persons(tmp_path):
