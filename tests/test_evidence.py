@@ -28,6 +28,14 @@ def test_every_table_is_shown_and_its_command_and_code_exist():
         assert all((ROOT / path).exists() for path in table["code"])
 
 
+def test_the_methods_of_the_readme_have_the_scores_of_the_quickstarts():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    rows = TABLES["quickstart-methods"]["rows"]
+    for method, ((rank1,), (mean_precision,)) in rows.items():
+        (line,) = (line for line in readme.splitlines() if line.startswith(f"| [{method}]"))
+        assert f"| {rank1:.2f} / {mean_precision:.2f} |" in line
+
+
 def test_a_changed_figure_and_a_missing_table_are_found(tmp_path):
     rows = {"one": [[1.0, 2.0, 3.0], [4.0]], "two": [[5.5], []]}
     about = {"command": "python x.py", "code": ["x.py"], "settings": {}, "columns": ["", "a", "b"]}

@@ -2,61 +2,28 @@
 
 In float32 gradients do not follow float64 to 1e-5, however many processes there are: they jump where a value in front
 of a ReLU, or the difference of two distances of which the larger counts, is within rounding of 0. What one process
-makes of weights that are off by 2^-20 is therefore the measure: about as much do the activations of these networks
-differ from float64 after a forward pass of some twenty roundings of 2^-24 each. The errors of several processes, as
-norms over all loss terms, all gradients and all weights relative to float64, are at most FACTOR times its largest.
+makes of weights that are off by 2^-20 is therefore the measure, see ``references/float32_errors.py``. The errors of
+several processes, as norms over all loss terms, all gradients and all weights relative to float64, are at most FACTOR
+times its largest.
 
-The errors themselves: pytest tests/methods/test_global_batch_float32.py -m long -n 0 -s
+The errors themselves: python tests/benchmarks/global_batch.py
 """
 
 from __future__ import annotations
 
 import pytest
 import torch
-from references.fake_dataset import write_fake_dataset
-from references.processes import METHODS, SIZE, run_in_processes
+from references.float32_errors import CASES, SHIFTS, measure, name_case, run_float32
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]  # the runs are the setup of the first test
 
-CASES = [(method, norm) for method in METHODS for norm in ("eval", "sync")]
-#: Seeds of the changed weights that one process is measured with.
-SHIFTS = range(8)
 FACTOR, EPS = 4, 2**-23
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """What every process of 1, 2 and 4 made of every case; one process also in float64, and of changed weights."""
-    folder = tmp_path_factory.mktemp("float32")
-    root = write_fake_dataset(folder / "fake", SIZE).root
-    cases = {name_case(*case): {"method": case[0], "root": root, "norm": case[1]} for case in CASES}
-    single = {name: {**case, "dtype": torch.float32} for name, case in cases.items()}
-    alone = {f"{name} exact": case for name, case in cases.items()}
-    alone |= {f"{name} {shift}": {**case, "shift": shift} for name, case in single.items() for shift in SHIFTS}
-    return run_in_processes(folder, lambda processes: {**single, **(alone if processes == 1 else {})})
-
-
-def name_case(method, norm: str) -> str:
-    return f"{method.__name__} {norm}"
-
-
-def measure(parts, exact) -> dict[str, list[float]]:
-    """Return the relative errors of a run, given each process's results, against those of float64, step by step."""
-    steps = range(len(exact["terms"]))
-    terms = [
-        {name: torch.stack([part["terms"][step][name] for part in parts]).mean() for name in exact["terms"][step]}
-        for step in steps
-    ]
-    return {
-        "losses": [compare(terms[step], exact["terms"][step]) for step in steps],
-        "gradients": [compare(parts[0]["gradients"][step], exact["gradients"][step]) for step in steps],
-        "weights": [compare(parts[0]["weights"], exact["weights"])],
-    }
-
-
-def compare(values, exact) -> float:
-    ours, theirs = (torch.cat([each[name].double().flatten() for name in exact]) for each in (values, exact))
-    return float((ours - theirs).norm() / theirs.norm())
+    return run_float32(tmp_path_factory.mktemp("float32"))
 
 
 @pytest.mark.parametrize("processes", [2, 4])
