@@ -4,7 +4,7 @@ Three steps of every method, of 1, 2 and 4 processes with the same batches, on t
 normalisation frozen or synchronised: relative errors against one process in float64, as norms over all loss terms, all
 gradients and all weights; the largest of the steps, and for several processes the larger of 2's and 4's.
 
-Run: python tests/benchmarks/global_batch.py [--write]    (some two minutes on 2 cores)
+Run: python tests/benchmarks/global_batch.py [--write]    (about a minute on 2 cores)
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def main(words: list[str] | None = None) -> dict[str, Any]:
 
 
 @pytest.mark.benchmark
-def test_every_method_is_compared_with_float64(capsys):
+def test_every_method_is_compared_with_float64():
     table = main([])
     assert len(table["rows"]) == len(CASES)
     assert all(0 <= cell[0] < 1 for cells in table["rows"].values() for cell in cells)

@@ -93,20 +93,18 @@ VARIANTS: dict[str, Variant] = {
     "Baseline from random weights": ("Baseline", {"pretrained": False}, None),
 }
 
+PATTERNS, ALLEVIATION = "MPANet without patterns", "MPANet without modality alleviation"
+DENSE, NON_LOCAL = "DCLNet without dense loss", "AGW without non-local blocks"
+AS_ABOVE = "as above"
+
 #: Why a part does not help: a changed circumstance and the variants that are compared with the whole method in it.
 REASONS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
-    "as above": ({}, (*list(VARIANTS)[:3], SLOW, "DCLNet without dense loss", "AGW without non-local blocks")),
-    "rate 0.001": ({"rate": 1e-3}, tuple(VARIANTS)[:3]),
-    "rate 0.004": ({"rate": 4e-3}, (*list(VARIANTS)[:2], SLOW)),
-    "rate 0.008": ({"rate": 8e-3}, ("MPANet without patterns", SLOW)),
-    "360 steps": (
-        {"steps": 360},
-        (*list(VARIANTS)[:2], "DCLNet without dense loss", "AGW without non-local blocks"),
-    ),
-    "192 x 64 pixels": (
-        {"size": [192, 64]},
-        ("MPANet without patterns", SLOW, "DCLNet without dense loss", "AGW without non-local blocks"),
-    ),
+    AS_ABOVE: ({}, (ALLEVIATION, PATTERNS, "MPANet without mutual mean", SLOW, DENSE, NON_LOCAL)),
+    "rate 0.001": ({"rate": 1e-3}, (ALLEVIATION, PATTERNS, "MPANet without mutual mean")),
+    "rate 0.004": ({"rate": 4e-3}, (ALLEVIATION, PATTERNS, SLOW)),
+    "rate 0.008": ({"rate": 8e-3}, (PATTERNS, SLOW)),
+    "360 steps": ({"steps": 360}, (ALLEVIATION, PATTERNS, DENSE, NON_LOCAL)),
+    "192 x 64 pixels": ({"size": [192, 64]}, (PATTERNS, SLOW, DENSE, NON_LOCAL)),
 }
 
 
@@ -332,7 +330,8 @@ def main(words: list[str] | None = None) -> Design:
             rates = [f"mAP at {rate:g}" for rate in sorted(options.rates)]
             table = write_table(f"{name}-rates", columns=["", *rates], rows=design.rate_rows(difficulty), **about)
             print(format_table(table))
-        if reasons := design.reason_rows(difficulty):
+        reasons = design.reason_rows(difficulty)
+        if not all(row.endswith(AS_ABOVE) for row in reasons):
             about["command"] += " --reasons"
             columns = ["", "Rank-1 of the whole", "Rank-1", "mAP of the whole", "mAP", "mAP gained"]
             print(format_table(write_table(f"{name}-reasons", columns=columns, rows=reasons, **about)))
@@ -344,7 +343,7 @@ def test_every_method_and_variant_is_scored(tmp_path):
     design = main(["--quick", "--output", str(tmp_path)])
     assert set(design.rows(0.0)) == {*METHODS, *VARIANTS}
     again = main(["--quick", "--output", str(tmp_path), "--reasons", "rate 0.001"])
-    assert len(again.reason_rows(0.0)) == len(REASONS["as above"][1]) + len(REASONS["rate 0.001"][1])
+    assert len(again.reason_rows(0.0)) == len(REASONS[AS_ABOVE][1]) + len(REASONS["rate 0.001"][1])
 
 
 def test_rates_are_not_chosen_without_validation_persons(tmp_path):
