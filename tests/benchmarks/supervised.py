@@ -8,11 +8,11 @@ SYSU-MM01's protocol), in per cent, mean +- standard deviation over seeds of wei
 loss terms by epoch.
 
 Where a part does not help, ``--reasons`` changes one circumstance at a time, the rate, the steps or the size of the
-images, and runs the method with and without the part again.
+images, and runs the method with and without the part again; a table for each method.
 
 Run: python tests/benchmarks/supervised.py [--output runs/supervised]    (all of it: about three hours of 1 core)
      python tests/benchmarks/supervised.py --minutes 60                  (goes on with what is missing for 60 minutes)
-     python tests/benchmarks/supervised.py --reasons                     (after the first: about two hours of 1 core)
+     python tests/benchmarks/supervised.py --difficulties 0 --reasons    (three hours of 1 core; --methods parts them)
      python tests/benchmarks/supervised.py --table                       (writes docs/figures/supervised*.json)
      python tests/benchmarks/supervised.py --quick                       (a step of everything: does it run?)
 """
@@ -22,144 +22,28 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from lightning.pytorch import seed_everything
-from torch import Tensor, nn
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).resolve().parents[1])]
 
-from benchmarks.evidence import Runs, format_table, quiet, train_and_score, write_table
+from benchmarks.evidence import Runs, format_table, write_table
+from benchmarks.supervised_variants import AS_ABOVE, METHODS, REASONS, VARIANTS, train
 
-from vireid_lightning.data import CrossModalityDataModule, Synthetic
-from vireid_lightning.data.images.augmentation import Augmentation
 from vireid_lightning.errors import VIReIDError
-from vireid_lightning.methods import AGW, Baseline, DCLNet, MPANet, Optimization
-from vireid_lightning.modules import BNNeck
 
-METHODS = {"Baseline": Baseline, "AGW": AGW, "DCLNet": DCLNet, "MPANet": MPANet}
-
-
-class MeanOnly(nn.Module):
-    """Average pooling in the place of MPANet's patterns, with one mask that is 0 everywhere."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.out_features = channels
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return x.float().mean((2, 3)), torch.zeros_like(x[:, :1]).float()
+CODE = (
+    *(f"tests/benchmarks/{name}.py" for name in ("supervised", "supervised_variants")),
+    *(f"vireid_lightning/{part}" for part in ("methods", "modules", "losses", "data", "metrics")),
+)
 
 
-def without_alleviation(model: Any) -> None:
-    model.backbone.after.clear()
-
-
-def without_patterns(model: Any) -> None:
-    from vireid_lightning.modules.modality_classifiers import ModalityClassifiers
-
-    channels = model.backbone.channels[4]
-    model.patterns, model.neck = MeanOnly(channels), BNNeck(channels)
-    model.classifier = nn.Linear(channels, model.num_classes, bias=False)
-    model.modality_classifiers = ModalityClassifiers(channels, model.num_classes)
-    model.loss_weights = {**model.loss_weights, "separation": 0.0}
-
-
-#: MPANet's classifiers see 7 times as many values as they do without patterns, so that Adam, which moves each weight by
-#: about the rate, moves their logits up to 7 times as fast.
-SLOW = "MPANet, a seventh of the rate for classifiers"
-
-Variant = tuple[str, dict[str, Any], Callable[[Any], None] | None]
-
-#: What is run beside the whole methods: name -> method, other arguments, and a change of the built module.
-VARIANTS: dict[str, Variant] = {
-    "MPANet without modality alleviation": ("MPANet", {}, without_alleviation),
-    "MPANet without patterns": ("MPANet", {}, without_patterns),
-    "MPANet without mutual mean": ("MPANet", {"mutual_weight": 0.0}, None),
-    "MPANet without center cluster": ("MPANet", {"center_cluster_weight": 0.0}, None),
-    SLOW: ("MPANet", {"lr_factors": {"classifier": 1 / 7, "modality_classifiers": 1 / 7}}, None),
-    "DCLNet without dense loss": ("DCLNet", {"dense_weight": 0.0}, None),
-    "DCLNet without part branch": (
-        "DCLNet",
-        {"dense_weight": 0.0, "part_weight": 0.0, "pixel_weight": 0.0, "continuity_weight": 0.0},
-        None,
-    ),
-    "DCLNet with rectification": ("DCLNet", {"rectify": True}, None),
-    "AGW without non-local blocks": ("AGW", {"non_local_blocks": (0, 0)}, None),
-    "Baseline from random weights": ("Baseline", {"pretrained": False}, None),
-}
-
-PATTERNS, ALLEVIATION = "MPANet without patterns", "MPANet without modality alleviation"
-DENSE, NON_LOCAL = "DCLNet without dense loss", "AGW without non-local blocks"
-AS_ABOVE = "as above"
-
-#: Why a part does not help: a changed circumstance and the variants that are compared with the whole method in it.
-REASONS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
-    AS_ABOVE: ({}, (ALLEVIATION, PATTERNS, "MPANet without mutual mean", SLOW, DENSE, NON_LOCAL)),
-    "rate 0.001": ({"rate": 1e-3}, (ALLEVIATION, PATTERNS, "MPANet without mutual mean")),
-    "rate 0.004": ({"rate": 4e-3}, (ALLEVIATION, PATTERNS, SLOW)),
-    "rate 0.008": ({"rate": 8e-3}, (PATTERNS, SLOW)),
-    "360 steps": ({"steps": 360}, (ALLEVIATION, PATTERNS, DENSE, NON_LOCAL)),
-    "192 x 64 pixels": ({"size": [192, 64]}, (PATTERNS, SLOW, DENSE, NON_LOCAL)),
-}
-
-
-def train(
-    *,
-    name: str,
-    difficulty: float,
-    rate: float,
-    seed: int,
-    identities: int,
-    val_identities: int,
-    test_identities: int,
-    steps: int,
-    batch: tuple[int, int],
-    size: tuple[int, int],
-    folder: Path,
-) -> dict[str, Any]:
-    """Train one method or variant and return its scores on validation and test persons, and its losses by epoch."""
-    quiet()
-    seed_everything(seed, verbose=False)
-    method, given, change = VARIANTS.get(name, (name, {}, None))
-    arguments = {key: value for key, value in given.items() if key != "lr_factors"}
-    factors = given.get("lr_factors", {})
-    dataset = Synthetic(
-        folder / "images",
-        identities=identities,
-        val_identities=val_identities,
-        test_identities=test_identities,
-        images=3,
-        difficulty=difficulty,
-    )
-    augmentation = Augmentation(pad=4, erasing=0)
-    epochs = min(10, steps)
-    data = CrossModalityDataModule(
-        dataset,
-        identities_per_batch=batch[0],
-        images_per_modality=batch[1],
-        image_size=size,
-        visible_transforms=augmentation,
-        infrared_transforms=augmentation,
-        steps_per_epoch=steps // epochs,
-        num_workers=0,
-        cache_dir=str(folder / "cache"),
-        seed=seed,
-    )
-    model = METHODS[method](
-        num_classes=data.num_identities,
-        backbone="tf_efficientnet_lite0",
-        weights="small",
-        optimization=Optimization("adam", rate, 5e-4, schedule="cosine", warmup_epochs=1, lr_factors=factors),
-        **arguments,
-    )
-    if change is not None:
-        change(model)
-    return train_and_score(model, data, epochs=epochs, validate=True)
+def method_of(name: str) -> str:
+    """Return the method that a row is of: itself, or that of a variant."""
+    return VARIANTS[name][0] if name in VARIANTS else name
 
 
 class Design:
@@ -211,20 +95,23 @@ class Design:
                 for name, (method, *_) in VARIANTS.items():
                     self.run(name, difficulty, self.rate(method, difficulty), seed)
 
-    def do_reasons(self, difficulty: float, chosen: Sequence[str]) -> None:
-        """Run what is missing of some reasons, all of a seed before the next seed."""
-        for seed in range(self.seeds):
-            for reason in chosen:
-                changes, variants = REASONS[reason]
-                for name in dict.fromkeys(each for variant in variants for each in (VARIANTS[variant][0], variant)):
-                    rate = self.rate(VARIANTS.get(name, (name,))[0], difficulty)
-                    self.run(name, difficulty, **{"rate": rate, "seed": seed, **changes})
+    def do_reasons(self, difficulty: float, methods: Sequence[str], chosen: Sequence[str]) -> None:
+        """Run what is missing of some methods' reasons, all of a seed before the next seed."""
+        for method in methods:
+            for rate in self.rates:
+                self.run(method, difficulty, rate, 0)
+            for seed in range(self.seeds):
+                for reason in chosen:
+                    changes, variants = REASONS[reason]
+                    compared = [each for each in variants if method_of(each) == method]
+                    for name in (method, *compared) if compared else ():
+                        rate = self.rate(method, difficulty)
+                        self.run(name, difficulty, **{"rate": rate, "seed": seed, **changes})
 
-    def reason_rows(self, difficulty: float) -> dict[str, list[list[float]]]:
+    def reason_rows(self, method: str, difficulty: float) -> dict[str, list[list[float]]]:
         """Return Rank-1 and mAP of the whole method and of a variant, and how much more mAP this has, seed by seed."""
-        rows = {}
-        for variant in dict.fromkeys(variant for _, variants in REASONS.values() for variant in variants):
-            rate = self.rate(method := VARIANTS[variant][0], difficulty)
+        rows, rate = {}, self.rate(method, difficulty)
+        for variant in (name for name in VARIANTS if method_of(name) == method):
             for reason, (changes, variants) in REASONS.items():
                 if variant not in variants:
                     continue
@@ -261,7 +148,7 @@ class Design:
         """Return the finished runs at each method's rate."""
         done = {}
         for name in (*METHODS, *VARIANTS):
-            rate = self.rate(VARIANTS.get(name, (name,))[0], difficulty)
+            rate = self.rate(method_of(name), difficulty)
             found = [self.find(name, difficulty, rate, seed) for seed in range(self.seeds)]
             if kept := [run for run in found if run is not None]:
                 done[name] = kept
@@ -275,6 +162,49 @@ class Design:
             for method, runs in found.items()
             if any(runs)
         }
+
+
+def write_scores(design: Design, difficulty: float, options: argparse.Namespace) -> None:
+    """Write and print the tables of scores and of rates."""
+    if not (rows := design.rows(difficulty)):
+        return
+    name, about = describe(design, difficulty, METHODS, options)
+    curves = design.curves(difficulty)
+    print(format_table(write_table(name, columns=["", "Rank-1", "mAP"], rows=rows, curves=curves, **about)))
+    rates = [f"mAP at {rate:g}" for rate in sorted(options.rates)]
+    table = write_table(f"{name}-rates", columns=["", *rates], rows=design.rate_rows(difficulty), **about)
+    print(format_table(table))
+
+
+def write_reasons(design: Design, difficulty: float, options: argparse.Namespace) -> None:
+    """Write and print a table for each method of which a changed circumstance has run."""
+    columns = ["", "Rank-1 of the whole", "Rank-1", "mAP of the whole", "mAP", "mAP gained"]
+    for method in options.methods:
+        rows = design.reason_rows(method, difficulty)
+        if all(row.endswith(AS_ABOVE) for row in rows):
+            continue
+        name, about = describe(design, difficulty, [method], options)
+        about["command"] += f" --reasons --methods {method}"
+        print(format_table(write_table(f"{name}-reasons-{method.lower()}", columns=columns, rows=rows, **about)))
+
+
+def describe(
+    design: Design, difficulty: float, methods: Iterable[str], options: argparse.Namespace
+) -> tuple[str, dict[str, Any]]:
+    """Return the name of a difficulty's table, and what :func:`write_table` is told of where it comes from."""
+    about: dict[str, Any] = {
+        "command": f"python tests/benchmarks/supervised.py --difficulties {difficulty:g} --rates "
+        + " ".join(f"{rate:g}" for rate in options.rates),
+        "code": CODE,
+        "settings": {
+            **design.common,
+            "difficulty": difficulty,
+            "rates": {method: design.rate(method, difficulty) for method in methods},
+        },
+    }
+    if options.quick:
+        about["folder"] = options.output / "tables"
+    return f"supervised-{difficulty:g}".replace(".", "_"), about
 
 
 def main(words: list[str] | None = None) -> Design:
@@ -291,6 +221,9 @@ def main(words: list[str] | None = None) -> Design:
     parser.add_argument("--size", type=int, nargs=2, default=[96, 32], help="height and width of the images")
     parser.add_argument("--minutes", type=float, help="begin no run after so many minutes")
     parser.add_argument("--reasons", nargs="*", choices=REASONS, help="run changed circumstances: these, or all")
+    parser.add_argument(
+        "--methods", nargs="+", choices=METHODS, default=list(METHODS), help="whose circumstances: these, or all"
+    )
     parser.add_argument("--table", action="store_true", help="write the tables of what is finished, and train nothing")
     parser.add_argument("--quick", action="store_true", help="a step of everything, to see that it runs")
     options = parser.parse_args(words)
@@ -302,39 +235,16 @@ def main(words: list[str] | None = None) -> Design:
         for name in ("identities", "val_identities", "test_identities", "steps", "batch", "size")
     }
     design = Design(Runs(options.output, options.minutes), common, options.rates, options.seeds, options.output)
-    if not options.table and options.reasons is None:
-        design.do(options.difficulties)
-    elif not options.table:
+    if options.reasons is not None:
         for difficulty in options.difficulties:
-            design.do_reasons(difficulty, options.reasons or list(REASONS))
-    for difficulty in options.difficulties:
-        if rows := design.rows(difficulty):
-            about = {
-                "command": f"python tests/benchmarks/supervised.py --difficulties {difficulty:g} --rates "
-                + " ".join(f"{rate:g}" for rate in options.rates),
-                "code": [
-                    "tests/benchmarks/supervised.py",
-                    *(f"vireid_lightning/{part}" for part in ("methods", "modules", "losses", "data", "metrics")),
-                ],
-                "settings": {
-                    **common,
-                    "difficulty": difficulty,
-                    "rates": {method: design.rate(method, difficulty) for method in METHODS},
-                },
-                "folder": options.output / "tables" if options.quick else None,
-            }
-            about = {key: value for key, value in about.items() if value is not None}
-            name = f"supervised-{difficulty:g}".replace(".", "_")
-            curves = design.curves(difficulty)
-            print(format_table(write_table(name, columns=["", "Rank-1", "mAP"], rows=rows, curves=curves, **about)))
-            rates = [f"mAP at {rate:g}" for rate in sorted(options.rates)]
-            table = write_table(f"{name}-rates", columns=["", *rates], rows=design.rate_rows(difficulty), **about)
-            print(format_table(table))
-        reasons = design.reason_rows(difficulty)
-        if not all(row.endswith(AS_ABOVE) for row in reasons):
-            about["command"] += " --reasons"
-            columns = ["", "Rank-1 of the whole", "Rank-1", "mAP of the whole", "mAP", "mAP gained"]
-            print(format_table(write_table(f"{name}-reasons", columns=columns, rows=reasons, **about)))
+            if not options.table:
+                design.do_reasons(difficulty, options.methods, options.reasons or list(REASONS))
+            write_reasons(design, difficulty, options)
+    else:
+        if not options.table:
+            design.do(options.difficulties)
+        for difficulty in options.difficulties:
+            write_scores(design, difficulty, options)
     return design
 
 
@@ -342,8 +252,10 @@ def main(words: list[str] | None = None) -> Design:
 def test_every_method_and_variant_is_scored(tmp_path):
     design = main(["--quick", "--output", str(tmp_path)])
     assert set(design.rows(0.0)) == {*METHODS, *VARIANTS}
-    again = main(["--quick", "--output", str(tmp_path), "--reasons", "rate 0.001"])
-    assert len(again.reason_rows(0.0)) == len(REASONS[AS_ABOVE][1]) + len(REASONS["rate 0.001"][1])
+    again = main(["--quick", "--output", str(tmp_path), "--reasons", "rate 0.001", "--methods", "MPANet"])
+    mine = [name for reason in (AS_ABOVE, "rate 0.001") for name in REASONS[reason][1] if method_of(name) == "MPANet"]
+    assert len(again.reason_rows("MPANet", 0.0)) == len(mine)
+    assert {path.stem for path in (tmp_path / "tables").glob("*reasons*")} == {"supervised-0-reasons-mpanet"}
 
 
 def test_rates_are_not_chosen_without_validation_persons(tmp_path):
