@@ -50,3 +50,30 @@ def test_memory_is_handed_back_where_the_environment_says_so():
     kept, faults = _count_faults(MALLOC_MMAP_THRESHOLD_="4096")
     assert not kept
     assert faults >= 10 * 4096 // 512  # pages of 4 KiB, or of up to 2 MiB
+
+
+_FORK = """
+import os, torch
+from vireid_lightning.host_memory import keep_freed_memory
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+kept = keep_freed_memory()
+used = torch.ones(2**24)
+freed = torch.ones(2**26)  # 256 MiB
+del freed
+before = resident()
+if not (child := os.fork()):
+    os._exit(0)
+os.waitpid(child, 0)
+print(kept, before - resident(), float(used.sum()))
+"""
+
+
+def test_a_fork_does_not_take_freed_memory_with_it():
+    inherited = {key: value for key, value in os.environ.items() if key not in _CHOICES}
+    done = subprocess.run([sys.executable, "-c", _FORK], env=inherited, check=True, capture_output=True, text=True)
+    kept, freed, total = done.stdout.split()
+    assert kept == "True"
+    assert int(freed) > 0.9 * 2**28
+    assert float(total) == 2**24  # what is in use stays

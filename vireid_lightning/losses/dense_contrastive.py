@@ -11,6 +11,7 @@ from torch.autograd.function import once_differentiable
 
 from vireid_lightning.errors import VIReIDError
 from vireid_lightning.kinds import check_number, check_sizes
+from vireid_lightning.losses.products import multiply
 
 # The exponentials that are held at once: 2**24 float32 values are 64 MiB, which hold a whole pair of 96 x 32 maps.
 _BLOCK_ELEMENTS = 2**24
@@ -281,8 +282,8 @@ class _Blocks:
                 size = (last - first) * width
                 block = self.scratch[place : place + size].view(last - first, width)
                 place += size if self.keep else 0
-                torch.mm(self.rows[first:last], self.columns[:width].t(), out=block)
-                yield first, last, block.exp_()
+                cosines = multiply(self.rows[first:last], self.columns[:width].t().contiguous())
+                yield first, last, torch.exp(cosines, out=block)
 
 
 def _segments_within(layout: _Layout, first: int, last: int) -> Iterator[tuple[slice, slice, slice]]:
@@ -342,6 +343,6 @@ def _cosine_gradients(
         for part_rows, block_rows, part_columns in _segments_within(layout, first, last):
             torch.add(row_part[part_rows, None], column_part[part_columns], out=weight[block_rows, part_columns])
         weight.mul_(exponentials)
-        torch.mm(weight, columns[:width], out=row_grad[first:last])
-        column_grad[:width].addmm_(weight.t(), blocks.rows[first:last])
+        row_grad[first:last] = multiply(weight, columns[:width])
+        column_grad[:width] += multiply(blocks.rows[first:last].t().contiguous(), weight).t()
     return row_grad.div_(temperature), column_grad

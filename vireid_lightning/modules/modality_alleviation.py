@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from vireid_lightning.kinds import check_sizes
 from vireid_lightning.precision import widen
@@ -34,8 +37,32 @@ class ModalityAlleviation(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the mixture in the shape and dtype of the map ``x`` (B, C, H, W)."""
-        variance, mean = torch.var_mean(widen(x), dim=(2, 3), correction=0, keepdim=True)
+        variance, mean = _Moments.apply(x)
         kept = widen(self.attention(mean))
         # m x + (1 - m)(x - mean) / std is linear in x: one pass over the map, and its instance norm is never stored.
         normalised = (1 - kept) * torch.rsqrt(variance + 1e-5)
-        return (x * (kept + normalised) - normalised * mean).to(x.dtype)
+        return torch.addcmul(-normalised * mean, widen(x), kept + normalised).to(x.dtype)
+
+
+class _Moments(torch.autograd.Function):
+    """Variance and mean of each image and channel, (B, C, 1, 1), at least float32.
+
+    On the CPU PyTorch's ``var_mean`` takes several times as long, forward and backward, which a training step at the
+    paper's size shows (``python tests/benchmarks/instance_moments.py``).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+        wide = widen(x)
+        mean = wide.mean((2, 3), keepdim=True)
+        ctx.save_for_backward(x, mean)
+        return (wide - mean).square_().mean((2, 3), keepdim=True), mean
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, variance_grad: Tensor, mean_grad: Tensor) -> Tensor:
+        x, mean = ctx.saved_tensors
+        count = x[0, 0].numel()
+        slope = variance_grad * (2 / count)
+        # One pass over the map: the derivative is slope (x - mean) + mean_grad / count.
+        return torch.addcmul(mean_grad / count - slope * mean, widen(x), slope).to(x.dtype)
