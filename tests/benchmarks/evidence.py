@@ -14,6 +14,7 @@ import hashlib
 import json
 import logging
 import os
+import platform
 import re
 import shlex
 import statistics
@@ -177,6 +178,17 @@ def name_command(script: str, words: Sequence[str] | None = None) -> str:
     return shlex.join(["python", path, *(word for word in given if word != "--write")])
 
 
+def name_machine() -> str:
+    """Return cores, processor and GPU; the family and model of a processor, where known, because names are shared."""
+    processor = platform.processor() or platform.machine()
+    if (about := Path("/proc/cpuinfo")).is_file():
+        found = dict(re.findall(r"^(model name|cpu family|model)\s*: (.*)$", about.read_text(encoding="utf-8"), re.M))
+        if len(found) == 3:
+            processor = f"{found['model name']}, family {found['cpu family']}, model {found['model']}"
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    return f"{os.cpu_count()} cores ({processor}), {gpu}"
+
+
 def write_table(
     name: str,
     *,
@@ -211,7 +223,7 @@ def write_table(
         "code": list(code),
         **state,
         "date": date.today().isoformat(),
-        "machine": f"{os.cpu_count()} cores, {'with a' if torch.cuda.is_available() else 'no'} GPU",
+        "machine": name_machine(),
         "versions": list_versions(),
         "settings": dict(settings),
         "columns": list(columns),
