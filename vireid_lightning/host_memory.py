@@ -37,13 +37,23 @@ def keep_freed_memory() -> bool:
     Returns:
         Whether freed memory is kept from now on.
     """
-    if not sys.platform.startswith("linux") or any(name in os.environ for name in _CHOICES):
-        return False
-    library = ctypes.CDLL(None)
-    if not hasattr(library, "gnu_get_libc_version"):  # musl's mallopt does nothing
+    library = _find_glibc()
+    if library is None or any(name in os.environ for name in _CHOICES):
         return False
     # No tensor gets pages of its own, and pages at the heap's end stay.
     kept = all(library.mallopt(option, value) == 1 for option, value in ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, -1)))
     if kept:
-        os.register_at_fork(before=functools.partial(library.malloc_trim, 0))
+        os.register_at_fork(before=hand_back_freed_memory)
     return kept
+
+
+def hand_back_freed_memory() -> None:
+    """Hand what this process has freed and kept back to the system; nothing happens without the GNU C library."""
+    if (library := _find_glibc()) is not None:
+        library.malloc_trim(0)
+
+
+@functools.cache
+def _find_glibc() -> ctypes.CDLL | None:
+    library = ctypes.CDLL(None) if sys.platform.startswith("linux") else None
+    return library if hasattr(library, "gnu_get_libc_version") else None  # musl's mallopt does nothing

@@ -1,10 +1,10 @@
 """Measure what a training step of each method costs beside its bare backbone, on this machine.
 
-All methods see the same batch of noise, from random weights, and take turns; a ratio is the median over rounds of a
-step's time to the bare backbone's in the same round. The bare backbone is one stream and the mean of its last map. Both
-sides run forward, backward and Adam. A method that sends the batch through backbones several times is compared with as
-many bare passes. With --loop, methods that need no pseudo labels also train under a Trainer, on synthetic images from
-the cache.
+All methods see the same batch of noise, from random weights. Each takes turns with the bare backbone; a ratio is the
+median over rounds of a step's time to the bare backbone's in the same round. The bare backbone is one stream and the
+mean of its last map. Both sides run forward, backward and Adam. A method that sends the batch through backbones several
+times is compared with as many bare passes. With --loop, methods that need no pseudo labels also train under a Trainer,
+on synthetic images from the cache.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import gc
 import inspect
 import json
 import platform
+import statistics
 import sys
 import tempfile
 from dataclasses import replace
@@ -25,7 +26,7 @@ from rich.table import Table
 from vireid_lightning.cli.numbers import Whole
 from vireid_lightning.errors import VIReIDError, did_you_mean
 from vireid_lightning.files import atomic_write
-from vireid_lightning.host_memory import keep_freed_memory
+from vireid_lightning.host_memory import hand_back_freed_memory, keep_freed_memory
 from vireid_lightning.metrics.terminal import choose_console, make_table
 
 
@@ -148,92 +149,95 @@ def _choose_size(arguments: argparse.Namespace) -> _Size:
 def _measure(
     arguments: argparse.Namespace, methods: list[Any], size: _Size, precision: str, device: Any
 ) -> dict[str, Any]:
-    """Return the figures of one precision as plain values."""
+    """Return the figures of one precision as plain values.
+
+    One method after the other takes turns with the bare backbone, and is freed before the next: at the papers' size all of
+    them at once need more than 24 GiB.
+    """
     from vireid_lightning.cli.step_costs import BareBackbone, draw_batch, make_subjects, measure
 
     options = {name: getattr(arguments, name) for name in ("images_per_pass", "gradient_checkpointing", "compile")}
-    built = [_build(method, size) for method in methods]
-    for method in built:
+    length = {"rounds": arguments.rounds, "warmup": arguments.warmup}
+    batch = draw_batch(size.image_size, size.identities, size.images, device)
+    backbone, bares, rows = BareBackbone(size.backbone), [], []
+    for kind in methods:
+        method = _build(kind, size)
         method.optimization = replace(method.optimization, **options)
         method.optimization.set_up(method)
-    subjects = make_subjects([BareBackbone(size.backbone), *built], size.classes, device)
-    batch = draw_batch(size.image_size, size.identities, size.images, device)
-    measure(subjects, batch, precision, rounds=arguments.rounds, warmup=arguments.warmup)
-    bare = subjects[0]
-    rows: list[dict[str, Any]] = [
-        {
-            "name": subject.name,
-            "seconds": subject.median(),
-            "ratio": subject.ratio(bare),
-            "cpu_seconds": subject.median(cpu=True),
-            "cpu_ratio": subject.ratio(bare, cpu=True),
-            "optimizer_seconds": sorted(each.optimizer for each in subject.times)[arguments.rounds // 2],
-            "bare_passes": subject.kind.passes,
-            "bare_optimizers": subject.kind.networks,
-            "memory_mib": subject.mib,
-            "memory_ratio": subject.mib / bare.mib,
-            "waits": subject.waits,
-            "operators": subject.operators,
-            "beyond_bare": subject.beyond(bare),
-            "all_seconds": [each.whole() for each in subject.times],
-        }
-        for subject in subjects
-    ]
-    if arguments.loop:
-        looped = [method for method in built if method.batches != "pseudo_label"]
-        del bare, subjects, built  # with gradients and optimisers of them all, 3 GB at the papers' size
-        _measure_loops(arguments, looped, rows, precision, device, size)
-    about = {"size": arguments.size, "precision": precision, **size._asdict(), **options}
-    return {**about, "batch": len(batch["image"]), "rounds": arguments.rounds, "warmup": arguments.warmup, "rows": rows}
+        bare, *subjects = make_subjects([backbone, method], size.classes, device)
+        measure([bare, *subjects], batch, precision, **length)
+        bares.append(bare)
+        rows += [_describe(subject, bare) for subject in subjects]
+        bare.optimizer = None
+        backbone.zero_grad()
+        del subjects
+        if arguments.loop and method.batches != "pseudo_label":
+            rows[-1] |= _measure_loop(arguments, method, precision, device, size, batch)
+        del method
+        gc.collect()  # a Trainer, its method and its loaders refer to each other
+        hand_back_freed_memory()
+    bares[0].times = [each for bare in bares for each in bare.times]
+    about = {"size": arguments.size, "precision": precision, **size._asdict(), **options, **length}
+    return {**about, "batch": len(batch["image"]), "rows": [_describe(bares[0], bares[0]), *rows]}
 
 
-def _measure_loops(
-    arguments: argparse.Namespace,
-    methods: list[Any],
-    rows: list[dict[str, Any]],
-    precision: str,
-    device: Any,
-    size: _Size,
-) -> None:
-    """Add the loop's time to the rows of methods that need no pseudo labels, beside their step's once more.
+def _describe(subject: Any, bare: Any) -> dict[str, Any]:
+    """Return a row of figures."""
+    return {
+        "name": subject.name,
+        "seconds": subject.median(),
+        "ratio": subject.ratio(bare),
+        "cpu_seconds": subject.median(cpu=True),
+        "cpu_ratio": subject.ratio(bare, cpu=True),
+        "optimizer_seconds": statistics.median(each.optimizer for each in subject.times),
+        "bare_passes": subject.kind.passes,
+        "bare_optimizers": subject.kind.networks,
+        "memory_mib": subject.mib,
+        "memory_ratio": subject.mib / bare.mib,
+        "waits": subject.waits,
+        "operators": subject.operators,
+        "beyond_bare": subject.beyond(bare),
+        "all_seconds": [each.whole() for each in subject.times],
+    }
 
-    The methods are taken from their list one by one, so that each is freed before the next is measured.
-    """
+
+def _measure_loop(
+    arguments: argparse.Namespace, method: Any, precision: str, device: Any, size: _Size, batch: Any
+) -> dict[str, float]:
+    """Return the loop's time and, once more, that of the step alone."""
     from vireid_lightning.cli.loop_costs import time_loop
-    from vireid_lightning.cli.step_costs import draw_batch, make_subjects, measure
+    from vireid_lightning.cli.step_costs import make_subjects, measure
     from vireid_lightning.data import CrossModalityDataModule, Synthetic
 
-    batch = draw_batch(size.image_size, size.identities, size.images, device)
     length = {"rounds": arguments.rounds, "warmup": arguments.warmup}
     with tempfile.TemporaryDirectory() as folder:
-        counts: dict[str, Any] = {
-            "identities": size.identities,
-            "val_identities": 2,
-            "test_identities": 2,
-            "images": size.images,
-        }
-        dataset = Synthetic(folder, **counts, train="train")
-        while methods:
-            method = methods.pop(0)
-            row = next(row for row in rows if row["name"] == type(method).__name__)
-            data = CrossModalityDataModule(
-                dataset,
-                identities_per_batch=size.identities,
-                images_per_modality=size.images,
-                image_size=size.image_size,
-                steps_per_epoch=arguments.rounds + arguments.warmup + 1,
-                num_workers=arguments.workers,
-                cache_dir=str(Path(folder) / "cache"),
-                seed=0,
-            )
-            row["loop_seconds"] = time_loop(method, data, precision, device, **length)
-            method.trainer = None
-            again = make_subjects([method], size.classes, device)[0]
-            measure([again], batch, precision, **length)
-            row["step_beside_loop_seconds"] = again.median()
-            row["loop_ratio"] = row["loop_seconds"] / again.median()
-            del method, data, again
-            gc.collect()  # a Trainer and its loaders refer to each other; their processes end with them
+        dataset = Synthetic(
+            folder,
+            identities=size.identities,
+            val_identities=2,
+            test_identities=2,
+            images=size.images,
+            train="train",
+        )
+        data = CrossModalityDataModule(
+            dataset,
+            identities_per_batch=size.identities,
+            images_per_modality=size.images,
+            image_size=size.image_size,
+            steps_per_epoch=arguments.rounds + arguments.warmup + 1,
+            num_workers=arguments.workers,
+            cache_dir=str(Path(folder) / "cache"),
+            seed=0,
+        )
+        loop = time_loop(method, data, precision, device, **length)
+    method.trainer = None
+    (again,) = make_subjects([method], size.classes, device)
+    measure([again], batch, precision, **length)
+    return {
+        "loop_seconds": loop,
+        "step_beside_loop_seconds": again.median(),
+        "loop_ratio": loop / again.median(),
+    }
 
 
 def _find_methods(names: list[str] | None) -> list[Any]:
