@@ -55,8 +55,8 @@ def products(visible, infrared, visible_mask, infrared_mask, multiply=operator.m
             rows, columns = (maps[pair].permute(1, 2, 0).flatten(0, 1) for maps in (visible, infrared))
             count = int((mask > 0).sum())
             for part, width in ((rows[:count], len(columns)), (rows[count:], int((other > 0).sum()))):
-                cosines = multiply(part, columns[:width].t().contiguous())
-                gradients = multiply(cosines, columns[:width]), multiply(part.t().contiguous(), cosines)
+                cosines = multiply(part, columns[:width].t())
+                gradients = multiply(cosines, columns[:width]), multiply(part.t(), cosines)
     return gradients[0].sum()
 
 

@@ -96,17 +96,20 @@ class Design:
                     self.run(name, difficulty, self.rate(method, difficulty), seed)
 
     def do_reasons(self, difficulty: float, methods: Sequence[str], chosen: Sequence[str]) -> None:
-        """Run what is missing of some methods' reasons, all of a seed before the next seed."""
+        """Run what is missing of some reasons, one method after the other, all of a seed before the next seed."""
         for method in methods:
-            for rate in self.rates:
+            compared = {
+                reason: names
+                for reason in chosen
+                if (names := [name for name in REASONS[reason][1] if method_of(name) == method])
+            }
+            for rate in self.rates if compared else ():
                 self.run(method, difficulty, rate, 0)
             for seed in range(self.seeds):
-                for reason in chosen:
-                    changes, variants = REASONS[reason]
-                    compared = [each for each in variants if method_of(each) == method]
-                    for name in (method, *compared) if compared else ():
-                        rate = self.rate(method, difficulty)
-                        self.run(name, difficulty, **{"rate": rate, "seed": seed, **changes})
+                for reason, names in compared.items():
+                    for name in (method, *names):
+                        settings = {"rate": self.rate(method, difficulty), "seed": seed, **REASONS[reason][0]}
+                        self.run(name, difficulty, **settings)
 
     def reason_rows(self, method: str, difficulty: float) -> dict[str, list[list[float]]]:
         """Return Rank-1 and mAP of the whole method and of a variant, and how much more mAP this has, seed by seed."""
@@ -235,16 +238,15 @@ def main(words: list[str] | None = None) -> Design:
         for name in ("identities", "val_identities", "test_identities", "steps", "batch", "size")
     }
     design = Design(Runs(options.output, options.minutes), common, options.rates, options.seeds, options.output)
-    if options.reasons is not None:
-        for difficulty in options.difficulties:
-            if not options.table:
-                design.do_reasons(difficulty, options.methods, options.reasons or list(REASONS))
-            write_reasons(design, difficulty, options)
-    else:
-        if not options.table:
-            design.do(options.difficulties)
-        for difficulty in options.difficulties:
+    if not options.table and options.reasons is None:
+        design.do(options.difficulties)
+    for difficulty in options.difficulties:
+        if not options.table and options.reasons is not None:
+            design.do_reasons(difficulty, options.methods, options.reasons or list(REASONS))
+        if options.reasons is None:
             write_scores(design, difficulty, options)
+        if options.table or options.reasons is not None:
+            write_reasons(design, difficulty, options)
     return design
 
 

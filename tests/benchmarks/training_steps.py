@@ -25,7 +25,7 @@ from vireid_lightning.cli import vireid
 
 COLUMNS = ["Step", "Seconds", "Passes", "To bare", "Processor time, to bare", "Memory, MiB", "To bare", "Waits"]
 OPTIONS = ("images_per_pass", "gradient_checkpointing", "compile")
-CODE = ["methods", "modules", "losses", "cli/step_costs.py", "cli/loop_costs.py"]
+CODE = ["methods", "modules", "losses", "cli/step_costs.py", "cli/loop_costs.py", "cli/tools/benchmark.py"]
 
 
 def tabulate(measured: dict[str, Any]) -> tuple[list[str], dict[str, list[list[float] | str]], list[str]]:
@@ -43,9 +43,9 @@ def tabulate(measured: dict[str, Any]) -> tuple[list[str], dict[str, list[list[f
 
 def tabulate_profile(measured: dict[str, Any]) -> dict[str, list[list[float] | str]]:
     """Return, for each method, which operators take at least 1 % of a bare step beyond as many bare passes."""
-    whole = sum(measured["rows"][0]["operators"].values())
     rows: dict[str, list[list[float] | str]] = {}
     for row in measured["rows"][1:]:
+        whole = row["bare_profiled_seconds"]
         shares = {name: 100 * seconds / whole for name, seconds in row["beyond_bare"].items()}
         told = [f"{name.removeprefix('aten::')} {share:+.1f}" for name, share in shares.items() if abs(share) >= 1]
         rows[row["name"]] = [[sum(shares.values())], ", ".join(told) or "none"]

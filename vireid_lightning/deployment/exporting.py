@@ -152,7 +152,7 @@ def _write_onnx(network: ServedNetwork, embedder: Embedder, path: Path, metadata
 
 def _write_torchscript(network: ServedNetwork, embedder: Embedder, path: Path, metadata: Mapping[str, Any]) -> Serve:
     script = trace_script(network, embedder.image_size)
-    with quiet():
+    with quiet(), refuse_failure(network, "written as TorchScript"):
         torch.jit.save(script, path, _extra_files={_EXTRA_FILE: json.dumps(metadata)})
         loaded = torch.jit.load(path)
     return functools.partial(_run, loaded, network.modality is None)
@@ -160,7 +160,7 @@ def _write_torchscript(network: ServedNetwork, embedder: Embedder, path: Path, m
 
 def _write_pt2(network: ServedNetwork, embedder: Embedder, path: Path, metadata: Mapping[str, Any]) -> Serve:
     graph = trace_graph(network, embedder.image_size)
-    with quiet():
+    with quiet(), refuse_failure(network, "written as a .pt2 file"):
         torch.export.save(graph, path, extra_files={_EXTRA_FILE: json.dumps(metadata)})
         loaded = torch.export.load(path).module()
     return functools.partial(_run, loaded, network.modality is None)

@@ -37,32 +37,41 @@ class ModalityAlleviation(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the mixture in the shape and dtype of the map ``x`` (B, C, H, W)."""
-        variance, mean = _Moments.apply(x)
+        # An exported network must not hold the function, which exists in this process alone.
+        variance, mean = _Moments.apply(x) if torch.is_grad_enabled() and x.requires_grad else _find_moments(x)
         kept = widen(self.attention(mean))
         # m x + (1 - m)(x - mean) / std is linear in x: one pass over the map, and its instance norm is never stored.
         normalised = (1 - kept) * torch.rsqrt(variance + 1e-5)
         return torch.addcmul(-normalised * mean, widen(x), kept + normalised).to(x.dtype)
 
 
-class _Moments(torch.autograd.Function):
-    """Variance and mean of each image and channel, (B, C, 1, 1), at least float32.
+def _find_moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return variance and mean of each image and channel, (B, C, 1, 1), at least float32."""
+    wide = widen(x)
+    if x.device.type == "cpu":  # in two passes, which take a fifth of the time of one by var_mean
+        mean = wide.mean((2, 3), keepdim=True)
+        return (wide - mean).square_().mean((2, 3), keepdim=True), mean
+    variance, mean = torch.var_mean(wide, dim=(2, 3), correction=0, keepdim=True)
+    return variance, mean
 
-    On the CPU PyTorch's ``var_mean`` takes several times as long, forward and backward, which a training step at the
-    paper's size shows (``python tests/benchmarks/instance_moments.py``).
+
+class _Moments(torch.autograd.Function):
+    """The moments with a gradient in one pass over the map; PyTorch takes several.
+
+    ``python tests/benchmarks/instance_moments.py`` compares both.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
-        wide = widen(x)
-        mean = wide.mean((2, 3), keepdim=True)
+        variance, mean = _find_moments(x)
         ctx.save_for_backward(x, mean)
-        return (wide - mean).square_().mean((2, 3), keepdim=True), mean
+        return variance, mean
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, variance_grad: Tensor, mean_grad: Tensor) -> Tensor:
         x, mean = ctx.saved_tensors
-        count = x[0, 0].numel()
+        count = x.shape[2] * x.shape[3]
+        # The derivative is slope (x - mean) + mean_grad / count.
         slope = variance_grad * (2 / count)
-        # One pass over the map: the derivative is slope (x - mean) + mean_grad / count.
         return torch.addcmul(mean_grad / count - slope * mean, widen(x), slope).to(x.dtype)

@@ -121,7 +121,7 @@ def run(arguments: argparse.Namespace) -> None:
             for place, count in row["waits"].items():
                 console.print(f"{row['name']}: {count} {place}", highlight=False)
         for row in result["rows"][1:] if arguments.profile else ():
-            console.print(_tabulate_profile(row, result["rows"][0]))
+            console.print(_tabulate_profile(row))
         results.append(result)
     if output is not None:
         machine = torch.cuda.get_device_name() if chosen == "cuda" else f"{torch.get_num_threads()} threads"
@@ -151,8 +151,8 @@ def _measure(
 ) -> dict[str, Any]:
     """Return the figures of one precision as plain values.
 
-    One method after the other takes turns with the bare backbone, and is freed before the next: at the papers' size all of
-    them at once need more than 24 GiB.
+    One method after the other takes turns with the bare backbone, and is freed before the next: at the papers' size
+    all of them at once need more than 24 GiB.
     """
     from vireid_lightning.cli.step_costs import BareBackbone, draw_batch, make_subjects, measure
 
@@ -197,6 +197,7 @@ def _describe(subject: Any, bare: Any) -> dict[str, Any]:
         "waits": subject.waits,
         "operators": subject.operators,
         "beyond_bare": subject.beyond(bare),
+        "bare_profiled_seconds": sum(bare.operators.values()),
         "all_seconds": [each.whole() for each in subject.times],
     }
 
@@ -291,9 +292,9 @@ def _tabulate(result: dict[str, Any]) -> Table:
     return table
 
 
-def _tabulate_profile(row: dict[str, Any], bare: dict[str, Any]) -> Table:
+def _tabulate_profile(row: dict[str, Any]) -> Table:
     """Return the operators that tell a step from the bare backbone's: at least 1 in 500 of its time each."""
-    whole = sum(bare["operators"].values())
+    whole = row["bare_profiled_seconds"]
     passes = "" if row["bare_passes"] == 1 else f" {row['bare_passes']} passes of"
     title = f"{row['name']}: where it differs from{passes} the bare backbone"
     table = make_table(title, "One profiled step; an operator's time is without that of the operators it calls.")
