@@ -1,9 +1,9 @@
-"""The table of what training steps cost at the papers' size, from ``vireid benchmark``.
+"""The table of what training steps cost, at the papers' size or another, from ``vireid benchmark``.
 
 Run by hand: python tests/benchmarks/training_steps.py [--precisions float32 bfloat16] [--loop] [--write]; it hands all
 but ``--write`` on to ``vireid benchmark --size paper``. Nothing else should run on the machine. A table for each
-precision, ``steps-PRECISION``, with the options of a step in its name, and one with the profile of every method: the
-operators that take at least 1 % of a bare step more than in as many bare passes.
+precision, ``steps-PRECISION``, with the options of a step in its name and another size, and one with the profile of
+every method: the operators that take at least 1 % of a bare step more than in as many bare passes.
 """
 
 from __future__ import annotations
@@ -71,6 +71,7 @@ def main(words: list[str] | None = None) -> list[dict[str, Any]]:
         }
         columns, rows, formats = tabulate(measured)
         used = [option.replace("_", "-") for option in OPTIONS if measured[option]]
+        used += [measured["size"]] if measured["size"] != "paper" else []
         name = "-".join(["steps", measured["precision"], *used])
         tables.append(write_table(name, columns=columns, rows=rows, formats=formats, **about))
         columns = ["Step", "All operators, % of a bare step", "Of these, each 1 % or more"]

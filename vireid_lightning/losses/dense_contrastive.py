@@ -11,7 +11,6 @@ from torch.autograd.function import once_differentiable
 
 from vireid_lightning.errors import VIReIDError
 from vireid_lightning.kinds import check_number, check_sizes
-from vireid_lightning.losses.products import multiply
 
 # The exponentials that are held at once: 2**24 float32 values are 64 MiB, which hold a whole pair of 96 x 32 maps.
 _BLOCK_ELEMENTS = 2**24
@@ -182,20 +181,18 @@ class _DenseContrastive(torch.autograd.Function):
                 _inverse_lengths(maps, order) for maps, order in ((visible, visible_order), (infrared, infrared_order))
             )
             total = visible.new_zeros((), dtype=_precision(visible))
-            limit = _block_size(visible, infrared)
-            # For the largest block of gradients; all use it, because new pages cost as much as the arithmetic.
-            scratch = visible.new_empty(limit if backward_follows else 0, dtype=_precision(visible))
+            scratch = [_scratch(visible, infrared) for _ in range(1 + backward_follows)]
             gradients = [_empty_gradient(maps) for maps in (visible, infrared) if backward_follows]
             for pair, layout in enumerate(layouts):
                 rows = _pixels(visible[pair], visible_order[pair], row_inverse[pair])
                 columns = _pixels(infrared[pair], infrared_order[pair], column_inverse[pair])
-                blocks = _Blocks(rows / temperature, columns, layout, limit)
+                blocks = _Blocks(rows / temperature, columns, layout, scratch[0])
                 sums = _sum_exponentials(rows, columns, layout, blocks)
                 row_all, row_same, column_all, column_same = (values.log().sum() for values in sums)
                 total += (row_all - row_same) + (column_all - column_same)
                 if not backward_follows:
                     continue
-                row_grad, column_grad = _cosine_gradients(rows, columns, layout, sums, temperature, blocks, scratch)
+                row_grad, column_grad = _cosine_gradients(rows, columns, layout, sums, temperature, blocks, scratch[1])
                 for grad, order, unit, unit_grad, inverse in (
                     (gradients[0][pair], visible_order[pair], rows, row_grad, row_inverse[pair]),
                     (gradients[1][pair], infrared_order[pair], columns, column_grad, column_inverse[pair]),
@@ -239,29 +236,30 @@ def _pixels(maps: Tensor, order: Tensor, scale: Tensor) -> Tensor:
     return maps.flatten(1).t().index_select(0, order).to(_precision(maps)).mul_(scale[:, None])
 
 
-def _block_size(visible: Tensor, infrared: Tensor) -> int:
-    """Return how many exponentials the largest block has."""
+def _scratch(visible: Tensor, infrared: Tensor) -> Tensor:
+    """Return memory for the largest block; all blocks use it, because new pages cost as much as the arithmetic."""
     rows, columns = (maps.shape[2] * maps.shape[3] for maps in (visible, infrared))
-    return max(columns, min(_BLOCK_ELEMENTS, rows * columns))
+    size = max(columns, min(_BLOCK_ELEMENTS, rows * columns))
+    return visible.new_empty(size, dtype=_precision(visible))
 
 
 class _Blocks:
     """The exponentials of a pair, block by block: (first row, end row, exponentials), as often as they are iterated.
 
-    Rows without a term meet only the columns that have one. Where all fit into one block they are computed once, else
-    each time.
+    Rows without a term meet only the columns that have one. Where all blocks fit into the scratch they are computed
+    once, else each time.
 
     Args:
         rows: (H * W, C), the visible pixels' unit vectors over the temperature.
         columns: (H' * W', C), the infrared pixels' unit vectors.
         layout: Of the pair.
-        limit: Number of exponentials in a block.
+        scratch: Memory for blocks.
     """
 
-    def __init__(self, rows: Tensor, columns: Tensor, layout: _Layout, limit: int) -> None:
-        self.rows, self.columns, self.layout, self.limit = rows, columns, layout, limit
+    def __init__(self, rows: Tensor, columns: Tensor, layout: _Layout, scratch: Tensor) -> None:
+        self.rows, self.columns, self.layout, self.scratch = rows, columns, layout, scratch
         count, width = len(rows), len(columns)
-        self.keep = layout.rows * width + (count - layout.rows) * layout.columns <= limit
+        self.keep = layout.rows * width + (count - layout.rows) * layout.columns <= scratch.numel()
         self.kept: list[tuple[int, int, Tensor]] | None = None
 
     def __iter__(self) -> Iterator[tuple[int, int, Tensor]]:
@@ -272,16 +270,19 @@ class _Blocks:
         return iter(self.kept)
 
     def _compute(self) -> Iterator[tuple[int, int, Tensor]]:
-        layout = self.layout
+        layout, place = self.layout, 0
         for start, end, width in (
             (0, layout.rows, len(self.columns)),
             (layout.rows, len(self.rows), layout.columns),
         ):
-            step = max(1, self.limit // max(width, 1))
+            step = max(1, self.scratch.numel() // max(width, 1))
             for first in range(start, end if width else start, step):
                 last = min(first + step, end)
-                cosines = multiply(self.rows[first:last], self.columns[:width].t())
-                yield first, last, cosines.exp_()
+                size = (last - first) * width
+                block = self.scratch[place : place + size].view(last - first, width)
+                place += size if self.keep else 0
+                torch.mm(self.rows[first:last], self.columns[:width].t(), out=block)
+                yield first, last, block.exp_()
 
 
 def _segments_within(layout: _Layout, first: int, last: int) -> Iterator[tuple[slice, slice, slice]]:
@@ -341,6 +342,6 @@ def _cosine_gradients(
         for part_rows, block_rows, part_columns in _segments_within(layout, first, last):
             torch.add(row_part[part_rows, None], column_part[part_columns], out=weight[block_rows, part_columns])
         weight.mul_(exponentials)
-        row_grad[first:last] = multiply(weight, columns[:width])
-        column_grad[:width] += multiply(blocks.rows[first:last].t(), weight).t()
+        torch.mm(weight, columns[:width], out=row_grad[first:last])
+        column_grad[:width].addmm_(weight.t(), blocks.rows[first:last])
     return row_grad.div_(temperature), column_grad
