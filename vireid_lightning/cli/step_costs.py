@@ -25,6 +25,10 @@ from vireid_lightning.types import Batch, note_values
 #: Autocast types by the names of the command line; float32 runs without autocast.
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
 
+# The least time of each operator counts. Where a process keeps what it frees, the profiler's own memory takes room
+# between the tensors', and in any one step some operators wait for new pages.
+_PROFILED_STEPS = 3
+
 
 class BareBackbone(nn.Module):
     """The one-stream backbone and the mean of its last map: what every method's step contains.
@@ -81,8 +85,8 @@ class Subject:
         times: Time of each measured step, all subjects' in the same order.
         mib: Largest sum of what a step allocates for tensors, in MiB, less what there was before it.
         waits: How often a step waits for the device, and where.
-        operators: Seconds of each of PyTorch's operators in a profiled step, without those that it calls; on a GPU the
-            device's time.
+        operators: Seconds of each of PyTorch's operators in a step, the least of several profiled ones, without those
+            that it calls; on a GPU the device's time.
     """
 
     name: str
@@ -198,7 +202,7 @@ def measure(subjects: Sequence[Subject], batch: Batch, precision: str, *, rounds
         batch: The batch that all of them see.
         precision: One of :data:`PRECISIONS`.
         rounds: Number of measured steps of each.
-        warmup: Number of steps before; at least 1. In the last one memory and waits are counted.
+        warmup: Number of steps before. Memory, operators and waits are counted in steps that follow.
     """
     dtype = PRECISIONS[precision]
     for subject in subjects:
@@ -208,12 +212,20 @@ def measure(subjects: Sequence[Subject], batch: Batch, precision: str, *, rounds
         for number in range(-warmup, rounds):
             for subject in subjects:
                 subject.kind.enter()
-                if number == -1:
-                    _inspect_step(subject, batch, dtype)
-                    continue
                 time_taken = take_step(subject, batch, dtype)
                 if number >= 0:
                     subject.times.append(time_taken)
+        for subject in subjects:
+            subject.operators = {}
+        for number in range(_PROFILED_STEPS + 1):
+            for subject in subjects:
+                subject.kind.enter()
+                if number < _PROFILED_STEPS:
+                    _profile_step(subject, batch, dtype)
+                else:
+                    waits = DeviceWaits(batch["image"].device)
+                    take_step(subject, batch, dtype, waits)
+                    subject.waits = dict(waits.places)
 
 
 def _read_clocks(device: torch.device) -> tuple[float, float]:
@@ -222,8 +234,8 @@ def _read_clocks(device: torch.device) -> tuple[float, float]:
     return time.perf_counter(), time.process_time()
 
 
-def _inspect_step(subject: Subject, batch: Batch, dtype: torch.dtype | None) -> None:
-    """Take two steps, one profiled, with its memory, and one in which waits are counted."""
+def _profile_step(subject: Subject, batch: Batch, dtype: torch.dtype | None) -> None:
+    """Take a step, and note its memory and the least time of each operator so far."""
     device = batch["image"].device
     on_gpu = device.type == "cuda"
     if on_gpu:
@@ -238,10 +250,9 @@ def _inspect_step(subject: Subject, batch: Batch, dtype: torch.dtype | None) -> 
     # An operator's time on a GPU holds its kernels', which are listed once more by themselves.
     host = torch.autograd.DeviceType.CPU  # type: ignore[attr-defined]  # torch's stubs lack it
     listed = (each for each in profiled.key_averages() if each.device_type == host)
-    subject.operators = {each.key: getattr(each, own) / 1e6 for each in listed}
-    waits = DeviceWaits(device)
-    take_step(subject, batch, dtype, waits)
-    subject.waits = dict(waits.places)
+    seconds = {each.key: getattr(each, own) / 1e6 for each in listed}
+    known = subject.operators
+    subject.operators = known | {name: min(taken, known.get(name, taken)) for name, taken in seconds.items()}
 
 
 def find_peak(profiled: profile) -> int:

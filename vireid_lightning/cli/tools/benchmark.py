@@ -297,7 +297,7 @@ def _tabulate_profile(row: dict[str, Any]) -> Table:
     whole = row["bare_profiled_seconds"]
     passes = "" if row["bare_passes"] == 1 else f" {row['bare_passes']} passes of"
     title = f"{row['name']}: where it differs from{passes} the bare backbone"
-    table = make_table(title, "One profiled step; an operator's time is without that of the operators it calls.")
+    table = make_table(title, "The least of three profiled steps, without the operators that an operator calls.")
     table.add_column("Operator")
     for head in ("Seconds", "Beyond bare, s", "Of a bare step"):
         table.add_column(head, justify="right")
