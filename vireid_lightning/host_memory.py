@@ -24,11 +24,11 @@ def keep_freed_memory() -> bool:
     """Let this process keep the memory that it frees, and reuse it; for networks that run on the CPU.
 
     The C library of Linux asks the system for every large tensor and hands it back when the tensor is freed. The system
-    clears each page before it gives it out again, which takes a third of the time of a ResNet-50 that embeds images,
-    and a sixth of its training step (``python tests/benchmarks/kept_memory.py``). Values do not change. The process
-    grows by up to a quarter, and stays as large as it ever was until it ends or forks. Before each ``os.fork``, as for
-    processes that load images, what is free is handed back: the new process would keep the old pages for as long as it
-    lives, and this one would copy every page that it uses again.
+    clears each page before it gives it out again, which takes a third or more of the time of a ResNet-50 that embeds
+    images, and a sixth to a third of its training step (``python tests/benchmarks/kept_memory.py``). Values do not
+    change. The process grows by up to a quarter, and stays as large as it ever was until it ends or forks. Before each
+    ``os.fork``, as for processes that load images, what is free is handed back: the new process would keep the old
+    pages for as long as it lives, and this one would copy every page that it uses again.
 
     Nothing happens where the environment says how memory is allocated (``MALLOC_TRIM_THRESHOLD_`` and its like, or
     ``GLIBC_TUNABLES``), and on systems without the GNU C library. An allocator that is preloaded in its place, such as
