@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -87,7 +88,8 @@ def test_a_loading_process_that_is_killed_is_told(begin):
         time.sleep(0.02)
     _, error = process.communicate(timeout=10)
     assert process.returncode == 2, error
-    assert "A loading process was ended from outside" in error.splitlines()[-1]
+    # Where the trainer was just reading from the process, the connection ends before the signal arrives.
+    assert re.search("A loading process was ended from outside|perhaps one that loads images", error.splitlines()[-1])
     assert "Traceback" not in error
 
 
