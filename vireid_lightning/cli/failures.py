@@ -29,8 +29,8 @@ _MEANINGS = {
         "smaller, or set trainer.precision to bf16-mixed"
     ),
     r"[Cc]onnection (reset|closed) by peer|remote process exited|Broken pipe": (
-        "Another process of this run has ended, perhaps one that loads images, or the connection to it; what it said last tells why, and the run goes "
-        "on from its last checkpoint"
+        "Another process of this run has ended, perhaps one that loads images, or the connection to it; what it said "
+        "last tells why, and the run goes on from its last checkpoint"
     ),
     r"No space left on device|Disk quota exceeded": "The disk is full; make room and go on from the last checkpoint",
 }
