@@ -195,14 +195,14 @@ def take_step(subject: Subject, batch: Batch, dtype: torch.dtype | None, waits: 
 
 
 def measure(subjects: Sequence[Subject], batch: Batch, precision: str, *, rounds: int, warmup: int) -> None:
-    """Let all subjects take turns, and note the time of each step after the warm-up, memory and waits.
+    """Let all subjects take turns, and note the time of each step after the warm-up.
 
     Args:
         subjects: What is measured; earlier figures are replaced.
         batch: The batch that all of them see.
         precision: One of :data:`PRECISIONS`.
         rounds: Number of measured steps of each.
-        warmup: Number of steps before. Memory, operators and waits are counted in steps that follow.
+        warmup: Number of steps before.
     """
     dtype = PRECISIONS[precision]
     for subject in subjects:
@@ -215,17 +215,30 @@ def measure(subjects: Sequence[Subject], batch: Batch, precision: str, *, rounds
                 time_taken = take_step(subject, batch, dtype)
                 if number >= 0:
                     subject.times.append(time_taken)
-        for subject in subjects:
-            subject.operators = {}
-        for number in range(_PROFILED_STEPS + 1):
+
+
+def profile_steps(subjects: Sequence[Subject], batch: Batch, precision: str) -> None:
+    """Let all subjects take turns once more, and note the memory, the operators and the waits of a step.
+
+    Args:
+        subjects: What is inspected, after :func:`measure`; earlier figures are replaced.
+        batch: The batch that all of them see.
+        precision: One of :data:`PRECISIONS`.
+    """
+    dtype = PRECISIONS[precision]
+    for subject in subjects:
+        subject.operators = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # as above
+        for _ in range(_PROFILED_STEPS):
             for subject in subjects:
                 subject.kind.enter()
-                if number < _PROFILED_STEPS:
-                    _profile_step(subject, batch, dtype)
-                else:
-                    waits = DeviceWaits(batch["image"].device)
-                    take_step(subject, batch, dtype, waits)
-                    subject.waits = dict(waits.places)
+                _profile_step(subject, batch, dtype)
+        for subject in subjects:
+            subject.kind.enter()
+            waits = DeviceWaits(batch["image"].device)
+            take_step(subject, batch, dtype, waits)
+            subject.waits = dict(waits.places)
 
 
 def _read_clocks(device: torch.device) -> tuple[float, float]:

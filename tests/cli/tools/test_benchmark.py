@@ -15,7 +15,7 @@ from vireid_lightning.cli.step_costs import (
     Subject,
     draw_batch,
     make_subjects,
-    measure,
+    profile_steps,
     take_step,
 )
 from vireid_lightning.methods.step_kind import StepKind
@@ -46,7 +46,7 @@ def test_peak_of_memory_is_that_of_the_tensors_that_a_step_holds():
             return torch.stack(squares).sum()  # 4 MiB more
 
     subject = Subject("", Hold(), StepKind(), lambda: torch.optim.SGD(Hold().parameters()))
-    measure([subject], draw_batch((8, 8), 2, 2, torch.device("cpu")), "float32", rounds=1, warmup=1)
+    profile_steps([subject], draw_batch((8, 8), 2, 2, torch.device("cpu")), "float32")
     assert 8 <= subject.mib < 8 + 1.1 + 4 + 1  # ones, or a gradient of 4 MiB, for a moment
 
 

@@ -115,7 +115,8 @@ def run(arguments: argparse.Namespace) -> None:
         keep_freed_memory()
     console, results = choose_console(), []
     for precision in arguments.precisions:
-        result = _measure(arguments, methods, size, precision, torch.device(chosen))
+        with tempfile.TemporaryDirectory() as folder:
+            result = _measure(arguments, methods, size, precision, torch.device(chosen), folder)
         console.print(_tabulate(result))
         for row in result["rows"] if arguments.places else ():
             for place, count in row["waits"].items():
@@ -147,14 +148,14 @@ def _choose_size(arguments: argparse.Namespace) -> _Size:
 
 
 def _measure(
-    arguments: argparse.Namespace, methods: list[Any], size: _Size, precision: str, device: Any
+    arguments: argparse.Namespace, methods: list[Any], size: _Size, precision: str, device: Any, folder: str
 ) -> dict[str, Any]:
     """Return the figures of one precision as plain values.
 
     One method after the other takes turns with the bare backbone, and is freed before the next: at the papers' size
     all of them at once need more than 24 GiB.
     """
-    from vireid_lightning.cli.step_costs import BareBackbone, draw_batch, make_subjects, measure
+    from vireid_lightning.cli.step_costs import BareBackbone, draw_batch, make_subjects, measure, profile_steps
 
     options = {name: getattr(arguments, name) for name in ("images_per_pass", "gradient_checkpointing", "compile")}
     length = {"rounds": arguments.rounds, "warmup": arguments.warmup}
@@ -166,13 +167,14 @@ def _measure(
         method.optimization.set_up(method)
         bare, *subjects = make_subjects([backbone, method], size.classes, device)
         measure([bare, *subjects], batch, precision, **length)
+        profile_steps([bare, *subjects], batch, precision)
         bares.append(bare)
         rows += [_describe(subject, bare) for subject in subjects]
         bare.optimizer = None
         backbone.zero_grad()
         del subjects
         if arguments.loop and method.batches != "pseudo_label":
-            rows[-1] |= _measure_loop(arguments, method, precision, device, size, batch)
+            rows[-1] |= _measure_loop(arguments, method, precision, device, size, batch, folder)
         del method
         gc.collect()  # a Trainer, its method and its loaders refer to each other
         hand_back_freed_memory()
@@ -203,34 +205,33 @@ def _describe(subject: Any, bare: Any) -> dict[str, Any]:
 
 
 def _measure_loop(
-    arguments: argparse.Namespace, method: Any, precision: str, device: Any, size: _Size, batch: Any
+    arguments: argparse.Namespace, method: Any, precision: str, device: Any, size: _Size, batch: Any, folder: str
 ) -> dict[str, float]:
-    """Return the loop's time and, once more, that of the step alone."""
+    """Return the loop's time and, once more, that of the step alone; the images in the folder serve all methods."""
     from vireid_lightning.cli.loop_costs import time_loop
     from vireid_lightning.cli.step_costs import make_subjects, measure
     from vireid_lightning.data import CrossModalityDataModule, Synthetic
 
     length = {"rounds": arguments.rounds, "warmup": arguments.warmup}
-    with tempfile.TemporaryDirectory() as folder:
-        dataset = Synthetic(
-            folder,
-            identities=size.identities,
-            val_identities=2,
-            test_identities=2,
-            images=size.images,
-            train="train",
-        )
-        data = CrossModalityDataModule(
-            dataset,
-            identities_per_batch=size.identities,
-            images_per_modality=size.images,
-            image_size=size.image_size,
-            steps_per_epoch=arguments.rounds + arguments.warmup + 1,
-            num_workers=arguments.workers,
-            cache_dir=str(Path(folder) / "cache"),
-            seed=0,
-        )
-        loop = time_loop(method, data, precision, device, **length)
+    dataset = Synthetic(
+        folder,
+        identities=size.identities,
+        val_identities=2,
+        test_identities=2,
+        images=size.images,
+        train="train",
+    )
+    data = CrossModalityDataModule(
+        dataset,
+        identities_per_batch=size.identities,
+        images_per_modality=size.images,
+        image_size=size.image_size,
+        steps_per_epoch=arguments.rounds + arguments.warmup + 1,
+        num_workers=arguments.workers,
+        cache_dir=str(Path(folder) / "cache"),
+        seed=0,
+    )
+    loop = time_loop(method, data, precision, device, **length)
     method.trainer = None
     (again,) = make_subjects([method], size.classes, device)
     measure([again], batch, precision, **length)
