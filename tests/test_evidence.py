@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from benchmarks.curves import digest, draw, group
 from benchmarks.evidence import FIGURES, MARKED, PAGES, ROOT, Runs, fill, format_table, read_tables, write_table
 
 TABLES = read_tables()
@@ -26,6 +27,35 @@ def test_every_table_is_shown_and_its_command_and_code_exist():
         (script,) = (word for word in table["command"].split() if word.endswith(".py"))
         assert (ROOT / script).is_file()
         assert all((ROOT / path).exists() for path in table["code"])
+
+
+def test_every_curve_is_shown_in_a_picture_of_its_values():
+    pages = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    pictures = {f"{name}-curves": table["curves"] for name, table in TABLES.items() if "curves" in table}
+    assert pictures.keys() == {path.stem for path in FIGURES.glob("*.svg")}
+    for name, curves in pictures.items():
+        assert f"(figures/{name}.svg)" in pages
+        assert f">{digest(curves)}<" in (FIGURES / f"{name}.svg").read_text(encoding="utf-8"), (
+            "run `python tests/benchmarks/curves.py`, which draws the curves"
+        )
+
+
+def test_curves_are_drawn_by_method_and_term(tmp_path):
+    pytest.importorskip("matplotlib")
+    curves = {
+        "A": {"identity": [4.0, 2.0], "triplet": [1.0, 0.5]},
+        "A without b": {"identity": [4.0, 3.0], "triplet": [0.0, 0.0]},
+        "B": {"dense": [0.0, 0.0], "identity": [5.0, 1.0]},
+    }
+    assert group(curves) == {"A": ["A", "A without b"], "B": ["B"]}
+    draw({"name": "some", "curves": curves}, tmp_path / "one.svg")
+    draw({"name": "some", "curves": curves}, tmp_path / "two.svg")
+    text = (tmp_path / "one.svg").read_text(encoding="utf-8")
+    assert text == (tmp_path / "two.svg").read_text(encoding="utf-8")
+    assert digest(curves) in text
+    for label in ("A: identity", "A: triplet", "B: identity", "A without b"):
+        assert f">{label}<" in text
+    assert "dense" not in text
 
 
 def test_the_methods_of_the_readme_have_the_scores_of_the_quickstarts():

@@ -112,7 +112,7 @@ def train_and_score(
     validate: bool = False,
     precision: Any = "32-true",
 ) -> dict[str, Any]:
-    """Train a method, score validation and test persons, and return scores and logged epochs.
+    """Train a method, score validation and test persons, and return scores, logged epochs and training's CPU minutes.
 
     Args:
         module: The method.
@@ -138,11 +138,13 @@ def train_and_score(
             default_root_dir=place,
             callbacks=[RetrievalMetrics(console=Console(quiet=True)), history],
         )
+        scores: dict[str, Any] = {"epochs": history.epochs}
         if epochs:
+            begun = time.process_time()
             trainer.fit(module, datamodule=data)
+            scores["minutes"] = (time.process_time() - begun) / 60
             if keep is not None:
                 trainer.save_checkpoint(keep)
-        scores: dict[str, Any] = {"epochs": history.epochs}
         if validate:
             trainer.limit_val_batches = 1.0
             (found,) = trainer.validate(module, datamodule=data, verbose=False)

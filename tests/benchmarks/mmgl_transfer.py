@@ -11,6 +11,7 @@ cent, mean +- standard deviation over seeds of weights, batches, pre-training an
 Run: python tests/benchmarks/mmgl_transfer.py [--output runs/mmgl_transfer]    (the whole design)
      python tests/benchmarks/mmgl_transfer.py --minutes 60       (goes on with what is missing for 60 minutes)
      python tests/benchmarks/mmgl_transfer.py --table            (writes docs/figures/mmgl-*.json)
+     python tests/benchmarks/mmgl_transfer.py --cost             (what pre-training takes beside fine-tuning)
      python tests/benchmarks/mmgl_transfer.py --quick            (a step of everything: does it run?)
 """
 
@@ -18,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -155,7 +155,7 @@ def pretrain_settings(name: str, seed: int, size: Size) -> dict[str, Any]:
 
 
 def pretrain(*, name: str, seed: int, folder: Path, size: Size, **_: Any) -> dict[str, Any]:
-    """Pre-train, keep the checkpoint, and return what is recovered of the validation persons, and the minutes."""
+    """Pre-train, keep the checkpoint, and return what is recovered of the validation persons."""
     quiet()
     seed_everything(seed, verbose=False)
     epochs, steps = split_steps(size.pretrain_steps)
@@ -171,13 +171,12 @@ def pretrain(*, name: str, seed: int, folder: Path, size: Size, **_: Any) -> dic
     )
     target = datamodule(size, seed, folder, steps=steps)
     seen = datamodule(size, seed, folder, steps=steps, population=1) if name == OTHER else target
-    begun = time.perf_counter()
     result = train_and_score(
         model, seen, epochs=epochs, keep=checkpoint(folder, name, seed, size), validate=seen is target
     )
     if seen is not target:
         result |= train_and_score(model, target, epochs=0, validate=True) | {"epochs": result["epochs"]}
-    return {**result, "minutes": (time.perf_counter() - begun) / 60}
+    return result
 
 
 def tune_settings(method: str, start: str, share: float, seed: int, size: Size) -> dict[str, Any]:
@@ -277,6 +276,20 @@ class Design:
         return rows
 
 
+def measure_cost(folder: Path, size: Size) -> dict[str, list[list[float]]]:
+    """Run pre-training and both fine-tunings once and return their steps, images of a step and a core's time."""
+    ready = datamodule(size, 0, folder, steps=1)
+    ready.prepare_data()
+    ready.setup("fit")
+    common: dict[str, Any] = {"seed": 0, "folder": folder, "size": size}
+    taken = {"MMGL, pre-training": (size.pretrain_steps, pretrain(name="MMGL", **common))}
+    for method in METHODS:
+        taken[f"{method}, fine-tuning"] = size.tune_steps, tune(method=method, start="MMGL", share=1.0, **common)
+    return {
+        name: [[steps], [32], [run["minutes"]], [60 * run["minutes"] / steps]] for name, (steps, run) in taken.items()
+    }
+
+
 def main(words: list[str] | None = None) -> Design:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("runs/mmgl_transfer"))
@@ -284,6 +297,7 @@ def main(words: list[str] | None = None) -> Design:
     parser.add_argument("--shares", type=float, nargs="+", default=[1.0, 0.3, 0.1], help="shares of the labels")
     parser.add_argument("--minutes", type=float, help="begin no run after so many minutes")
     parser.add_argument("--table", action="store_true", help="write the tables of what is finished, and train nothing")
+    parser.add_argument("--cost", action="store_true", help="measure what pre-training takes, and nothing else")
     parser.add_argument("--quick", action="store_true", help="a step of everything, to see that it runs")
     for name, value in asdict(Size()).items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
@@ -292,7 +306,7 @@ def main(words: list[str] | None = None) -> Design:
     size = Size(**{**chosen, **QUICK}) if options.quick else Size(**chosen)
     shares = QUICK_SHARES if options.quick else tuple(sorted(options.shares, reverse=True))
     design = Design(Runs(options.output, options.minutes), size, 1 if options.quick else options.seeds, shares)
-    if not options.table:
+    if not options.table and not options.cost:
         design.do()
     changed = [
         f"--{name.replace('_', '-')} {value:g}"
@@ -309,6 +323,12 @@ def main(words: list[str] | None = None) -> Design:
     }
     if options.quick:
         about["folder"] = options.output / "tables"
+    if options.cost:
+        about["command"] += " --cost"
+        columns = ["", "steps", "images of a step", "minutes of a core", "seconds of a step"]
+        rows, formats = measure_cost(options.output / "cost", size), [".0f", ".0f", ".1f", ".2f"]
+        print(format_table(write_table("mmgl-cost", columns=columns, rows=rows, formats=formats, count=None, **about)))
+        return design
     columns = ["", *(f"{score}, {share:.0%}" for share in shares for score in ("Rank-1", "mAP"))]
     print(format_table(write_table("mmgl-transfer", columns=columns, rows=design.transfer_rows(), **about)))
     measures = ["orders recovered", "stripe match", "stripe return", "spread x 100"]
@@ -322,6 +342,8 @@ def test_every_start_and_form_is_scored(tmp_path):
     design = main(["--quick", "--output", str(tmp_path)])
     assert len(design.transfer_rows()) == len(METHODS) * len(STARTS)
     assert set(design.pretraining_rows()) == set(PRETRAINED)
+    main(["--quick", "--cost", "--output", str(tmp_path)])
+    assert (tmp_path / "tables" / "mmgl-cost.json").is_file()
 
 
 if __name__ == "__main__":

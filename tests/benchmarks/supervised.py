@@ -7,8 +7,8 @@ method without each of its parts. Scores are of persons that training and choice
 SYSU-MM01's protocol), in per cent, mean +- standard deviation over seeds of weights and batches. Every run keeps its
 loss terms by epoch.
 
-Where a part does not help, ``--reasons`` changes one circumstance at a time, the rate, the steps or the size of the
-images, and runs the method with and without the part again; a table for each method.
+Where a part does not help, ``--reasons`` changes one circumstance at a time, the rate, the steps, the size of the
+images or what they show, and runs the method with and without the part again; a table for each method.
 
 Run: python tests/benchmarks/supervised.py [--output runs/supervised]    (all of it: about three hours of 1 core)
      python tests/benchmarks/supervised.py --minutes 60                  (goes on with what is missing for 60 minutes)

@@ -86,6 +86,7 @@ REASONS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "rate 0.008": ({"rate": 8e-3}, (PATTERNS, SLOW)),
     "360 steps": ({"steps": 360}, (ALLEVIATION, PATTERNS, MUTUAL, DENSE, RECTIFIED, NON_LOCAL)),
     "192 x 64 pixels": ({"size": [192, 64]}, (ALLEVIATION, PATTERNS, MUTUAL, SLOW, DENSE, RECTIFIED, NON_LOCAL)),
+    "likeness 1": ({"likeness": 1.0}, (ALLEVIATION, PATTERNS, MUTUAL, DENSE, RECTIFIED, NON_LOCAL)),
 }
 
 
@@ -102,6 +103,7 @@ def train(
     batch: tuple[int, int],
     size: tuple[int, int],
     folder: Path,
+    likeness: float = 0.0,
 ) -> dict[str, Any]:
     """Train one method or variant and return its scores on validation and test persons, and its losses by epoch."""
     quiet()
@@ -116,6 +118,7 @@ def train(
         test_identities=test_identities,
         images=3,
         difficulty=difficulty,
+        likeness=likeness,
     )
     augmentation = Augmentation(pad=4, erasing=0)
     epochs = min(10, steps)
