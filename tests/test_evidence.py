@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
 from benchmarks.curves import digest, draw, group
-from benchmarks.evidence import FIGURES, MARKED, PAGES, ROOT, Runs, fill, format_table, read_tables, write_table
+from benchmarks.evidence import FIGURES, MARKED, PAGES, ROOT, fill, format_table, list_stale, read_tables, write_table
+from benchmarks.runs import Runs, add_run_options, name_settings
 
 TABLES = read_tables()
 
@@ -96,7 +99,53 @@ def test_a_stopped_benchmark_goes_on_with_what_is_missing(tmp_path):
     assert trained == [0, 1]
     assert Runs(tmp_path, minutes=0).do("a run", {"seed": 2}, train) is None
     assert json.loads(again.path("a run", {"seed": 1}).read_text())["settings"] == {"seed": 1}
+    assert again.take_origin().keys() == {"commit", "dirty", "date", "machine"}
+    assert again.take_origin() == {}
     assert not list(Path(tmp_path).glob("*.part"))
+
+
+def test_a_table_names_the_commits_of_its_runs_and_not_of_its_writing(tmp_path):
+    for seed, commit in enumerate(("b" * 40, "a" * 40, "a" * 40)):
+        path = Runs(tmp_path).path("a run", {"seed": seed})
+        origin = {"commit": commit, "dirty": seed == 0, "date": f"2026-01-0{3 - seed}", "machine": "one"}
+        path.write_text(json.dumps({"origin": origin}))
+    Runs(tmp_path).path("a run", {"seed": 3}).write_text("{}")
+    runs = Runs(tmp_path)
+    runs.find("a run", {"seed": 1})
+    runs.find("a run", {"seed": 2})
+    assert runs.take_origin() == {
+        "commit": "a" * 40,
+        "dirty": False,
+        "date": "2026-01-01, 2026-01-02",
+        "machine": "one",
+    }
+    runs.find("a run", {"seed": 0})
+    runs.find("a run", {"seed": 1})
+    assert (runs.take_origin()["commit"]) == f"{'a' * 40}, {'b' * 40}"
+    runs.find("a run", {"seed": 3})
+    assert runs.take_origin() == {"commit": "unknown", "dirty": True, "date": "unknown", "machine": "unknown"}
+
+
+def test_the_command_of_a_table_has_every_setting_that_was_changed():
+    parser = argparse.ArgumentParser()
+    add_run_options(parser, "runs/x")
+    parser.add_argument("--steps", type=int, default=120)
+    parser.add_argument("--rates", type=float, nargs="+", default=[1e-3])
+    parser.add_argument("--cost", action="store_true")
+    parser.add_argument("--rows", nargs="+", default=["a"])
+    words = ["--steps", "3", "--rates", "0.5", "2e-3", "--cost", "--rows", "b", "--table", "--write", "--minutes", "3"]
+    named = name_settings("x.py", parser, parser.parse_args(words), without=["rows"])
+    assert named == "python x.py --steps 3 --rates 0.5 0.002 --cost"
+    assert name_settings("x.py", parser, parser.parse_args([])) == "python x.py"
+
+
+def test_a_table_whose_code_has_changed_since_is_listed():
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    if not commit:
+        pytest.skip("not a git repository")
+    fresh = {"commit": commit, "code": ["README.md"]}
+    gone = {"commit": f"{'0' * 40}, {commit}", "code": ["README.md"]}
+    assert list_stale({"fresh": fresh, "gone": gone}) == {"gone": [f"commit {'0' * 40} is not here"]}
 
 
 def test_the_figures_lie_in_the_repository():

@@ -13,7 +13,8 @@ by epoch.
 Run: python tests/benchmarks/cmam_unlabelled.py [--output runs/cmam_unlabelled]    (all rows, three seeds)
      python tests/benchmarks/cmam_unlabelled.py --likeness 1       (from stage 1 of likeness 0; tables of their own)
      python tests/benchmarks/cmam_unlabelled.py --minutes 60       (goes on with what is missing for 60 minutes)
-     python tests/benchmarks/cmam_unlabelled.py --table            (writes docs/figures/cmam-*.json)
+     python tests/benchmarks/cmam_unlabelled.py --table --write    (writes docs/figures/cmam-*.json)
+     python tests/benchmarks/cmam_unlabelled.py --ceiling          (the supervised Baseline at several rates)
      python tests/benchmarks/cmam_unlabelled.py --quick            (a few steps of everything: does it run?)
 """
 
@@ -21,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +34,9 @@ from torch import Tensor
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).resolve().parents[1])]
 
-from benchmarks.evidence import Runs, format_table, quiet, train_and_score, write_table
+from benchmarks import runs as shared
+from benchmarks.evidence import format_table, write_table
+from benchmarks.runs import Runs, quiet, train_and_score
 
 from vireid_lightning.data import CrossModalityDataModule, Market1501, Source, Synthetic
 from vireid_lightning.data.synthetic.drawing import write_plan
@@ -62,6 +66,9 @@ BOTH: dict[str, str | None] = {
     "stage 1, both models' embeddings": "stage 1",
     "stage 2, both models' embeddings": "stage 2",
 }
+
+#: Learning rates of the supervised Baseline that ``--ceiling`` compares.
+CEILING_RATES = (1e-3, 4e-3, 8e-3)
 
 #: The order in which runs are worth most.
 ORDER = (
@@ -96,7 +103,7 @@ class Size:
         k1: Number of neighbours of the Jaccard distance, the authors'.
         lr: Learning rate of stage 1.
         target_lr: Learning rate of stage 2.
-        baseline_lr: Learning rate of the Baseline, the best of three by validation persons in supervised.py.
+        baseline_lr: Learning rate of the supervised Baseline; ``--ceiling`` compares several.
     """
 
     difficulty: float = 0.0
@@ -224,6 +231,25 @@ def do(runs: Runs, size: Size, seeds: int, names: list[str]) -> None:
                     return
 
 
+def do_ceiling(runs: Runs, size: Size, seeds: int) -> None:
+    """Run what is missing of the supervised Baseline at several learning rates."""
+    for seed in range(seeds):
+        for rate in CEILING_RATES:
+            each = replace(size, baseline_lr=rate)
+            runs.do(f"{BASELINE}-{seed}", settings(each, BASELINE, seed), train, folder=runs.folder)
+
+
+def ceiling_rows(runs: Runs, size: Size, seeds: int) -> dict[str, list[list[float]]]:
+    """Return Rank-1 and mAP of the supervised Baseline by learning rate."""
+    found = {}
+    for rate in CEILING_RATES:
+        each = replace(size, baseline_lr=rate)
+        every = [runs.find(f"{BASELINE}-{seed}", settings(each, BASELINE, seed)) for seed in range(seeds)]
+        done = [run for run in every if run is not None]
+        found[f"{BASELINE}, rate {rate:g}"] = [[run[score] for run in done] for score in ("rank1", "mAP")]
+    return found
+
+
 def settings(size: Size, name: str, seed: int) -> dict[str, Any]:
     """Return what a run is found by; without the likeness where it is 0, as in runs from before there was one."""
     sizes = {key: value for key, value in asdict(size).items() if key != "likeness" or value}
@@ -322,14 +348,12 @@ def colour_rows(runs: Runs, size: Size, seeds: int) -> dict[str, list[list[float
     return found
 
 
-def main(words: list[str] | None = None) -> dict[str, list[list[float]]]:
+def main(words: list[str] | None = None) -> dict[str, dict[str, list[list[float]]]]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=Path("runs/cmam_unlabelled"))
+    shared.add_run_options(parser, "runs/cmam_unlabelled")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--rows", nargs="+", default=list(ORDER), choices=ORDER, help="rows to run")
-    parser.add_argument("--minutes", type=float, help="begin no run after so many minutes")
-    parser.add_argument("--table", action="store_true", help="write the tables of what is finished, and train nothing")
-    parser.add_argument("--quick", action="store_true", help="a few steps of everything, to see that it runs")
+    parser.add_argument("--ceiling", action="store_true", help="run the supervised Baseline at several rates instead")
     for name, value in asdict(Size()).items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
     options = parser.parse_args(words)
@@ -338,39 +362,39 @@ def main(words: list[str] | None = None) -> dict[str, list[list[float]]]:
     seeds = 1 if options.quick else options.seeds
     runs = Runs(options.output, options.minutes)
     if not options.table:
-        do(runs, size, seeds, options.rows)
-    changed = [
-        f"--{name.replace('_', '-')} {value:g}"
-        for name, value in asdict(size).items()
-        if value != getattr(Size(), name)
-    ]
+        if options.ceiling:
+            do_ceiling(runs, size, seeds)
+        else:
+            do(runs, size, seeds, options.rows)
     about: dict[str, Any] = {
-        "command": " ".join(["python tests/benchmarks/cmam_unlabelled.py", *changed]),
-        "code": [
-            "tests/benchmarks/cmam_unlabelled.py",
-            *(f"vireid_lightning/{part}" for part in ("methods/cmam", "clustering", "modules", "losses", "data")),
-        ],
+        "command": shared.name_settings("tests/benchmarks/cmam_unlabelled.py", parser, options, without=["rows"]),
+        "code": ("tests/benchmarks/cmam_unlabelled.py", "vireid_lightning/clustering", *shared.CODE),
         "settings": asdict(size),
+        "folder": shared.find_table_folder(options),
     }
-    if options.quick:
-        about["folder"] = options.output / "tables"
     which = f"cmam-likeness-{size.likeness:g}" if size.likeness else "cmam"
-    table = rows(runs, size, seeds)
-    columns = ["", "Rank-1", "mAP", "v-measure", "outliers, visible", "right pairs"]
-    print(format_table(write_table(f"{which}-stages", columns=columns, rows=table, **about)))
-    columns = ["", "clusters", "outliers, visible", "v-measure", "right pairs"]
-    print(format_table(write_table(f"{which}-clusters", columns=columns, rows=epoch_rows(runs, size, seeds), **about)))
-    columns = [
-        "",
-        *(f"{place}, {view}" for place in ("within visible", "from infrared") for view in ("colour", "gray")),
-    ]
-    print(format_table(write_table(f"{which}-colour", columns=columns, rows=colour_rows(runs, size, seeds), **about)))
-    return table
+    places = [f"{place}, {view}" for place in ("within visible", "from infrared") for view in ("colour", "gray")]
+    tables: dict[str, tuple[Callable[..., dict[str, list[list[float]]]], list[str]]] = {
+        "stages": (rows, ["Rank-1", "mAP", "v-measure", "outliers, visible", "right pairs"]),
+        "clusters": (epoch_rows, ["clusters", "outliers, visible", "v-measure", "right pairs"]),
+        "colour": (colour_rows, places),
+    }
+    if options.ceiling:
+        tables = {"ceiling": (ceiling_rows, ["Rank-1", "mAP"])}
+    found = {}
+    for name, (make_rows, columns) in tables.items():
+        runs.take_origin()
+        found[name] = make_rows(runs, size, seeds)
+        origin = runs.take_origin()
+        table = write_table(f"{which}-{name}", columns=["", *columns], rows=found[name], origin=origin, **about)
+        print(format_table(table))
+    return found
 
 
 @pytest.mark.benchmark
 def test_every_row_is_scored(tmp_path):
-    assert set(main(["--quick", "--output", str(tmp_path)])) == set(ROWS)
+    assert set(main(["--quick", "--output", str(tmp_path)])["stages"]) == set(ROWS)
+    assert len(main(["--quick", "--ceiling", "--output", str(tmp_path)])["ceiling"]) == len(CEILING_RATES)
 
 
 if __name__ == "__main__":

@@ -1,28 +1,23 @@
-"""What the benchmarks share: runs that a stopped command goes on with, and tables that know where they come from.
+"""What the benchmarks share: tables that know where they come from.
 
-A finished run is a JSON file of its own, named by what was run and by a hash of its settings, so that nothing is run
-twice and nothing of other settings is taken for it. A table is a JSON file in ``docs/figures``: its command, the files
-of code that it depends on, commit, date, machine, versions and the values of every seed. What README and docs show of
-it stands between ``<!-- figures: NAME -->`` and ``<!-- end -->``; ``python tests/benchmarks/evidence.py`` writes it
-there, and tests/test_evidence.py fails where the two differ.
+A table is a JSON file in ``docs/figures``: its command, the files of code that it depends on, commit, date, machine,
+versions and the values of every seed. What README and docs show of it stands between ``<!-- figures: NAME -->`` and
+``<!-- end -->``; ``python tests/benchmarks/evidence.py`` writes it there, and tests/test_evidence.py fails where the
+two differ. ``python tests/benchmarks/evidence.py --stale`` lists the tables whose code has changed since their commit.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
-import logging
 import os
 import platform
 import re
 import shlex
 import statistics
+import subprocess
 import sys
-import tempfile
-import time
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -30,10 +25,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import torch
-from lightning.pytorch import Callback, Trainer
-from rich.console import Console
 
-from vireid_lightning.callbacks import RetrievalMetrics
 from vireid_lightning.environment import find_code_state, list_versions
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,116 +33,6 @@ FIGURES = ROOT / "docs" / "figures"
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 
 MARKED = re.compile(r"(?P<start><!-- figures: (?P<name>[\w-]+) -->\n)(?P<text>.*?)(?P<end><!-- end -->)", re.DOTALL)
-
-
-class Runs:
-    """Finished runs in a folder; :meth:`do` runs what is missing, until the minutes are over.
-
-    Args:
-        folder: Where the runs lie.
-        minutes: No run begins after so many minutes; None: all are done.
-    """
-
-    def __init__(self, folder: Path, minutes: float | None = None) -> None:
-        self.folder, self.minutes, self.begun = folder, minutes, time.perf_counter()
-        folder.mkdir(parents=True, exist_ok=True)
-
-    def path(self, name: str, settings: Mapping[str, Any]) -> Path:
-        """Return the file of a run."""
-        digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:10]
-        return self.folder / f"{re.sub(r'[^A-Za-z0-9.]+', '_', name)}-{digest}.json"
-
-    def find(self, name: str, settings: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Return a finished run, or None."""
-        path = self.path(name, settings)
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-
-    def do(
-        self, name: str, settings: Mapping[str, Any], train: Callable[..., dict[str, Any]], **more: Any
-    ) -> dict[str, Any] | None:
-        """Return a finished run, running it if it is missing and there is time; else None."""
-        if (found := self.find(name, settings)) is not None:
-            return found
-        if self.minutes is not None and time.perf_counter() - self.begun > 60 * self.minutes:
-            return None
-        start = time.perf_counter()
-        result = {"run": name, "settings": dict(settings), **train(**settings, **more)}
-        result["seconds"] = time.perf_counter() - start
-        unfinished = self.path(name, settings).with_suffix(".part")
-        unfinished.write_text(json.dumps(result, indent=1, default=str), encoding="utf-8")
-        unfinished.replace(self.path(name, settings))
-        shown = ", ".join(f"{key} {value:.2f}" for key, value in result.items() if isinstance(value, float))
-        print(f"{name} {dict(settings)}: {shown}", flush=True)
-        return result
-
-
-class History(Callback):
-    """Keeps what each epoch logged."""
-
-    def __init__(self) -> None:
-        self.epochs: list[dict[str, float]] = []
-
-    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        logged = {name: round(float(value), 5) for name, value in trainer.callback_metrics.items() if "/" in name}
-        self.epochs.append({"epoch": trainer.current_epoch, **logged})
-
-
-def quiet() -> None:
-    """One thread, and no advice from Lightning."""
-    torch.set_num_threads(1)
-    for name in ("lightning.pytorch", "lightning.fabric", "timm.models._builder"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore")
-
-
-def train_and_score(
-    module: Any,
-    data: Any,
-    *,
-    epochs: int,
-    keep: Path | None = None,
-    validate: bool = False,
-    precision: Any = "32-true",
-) -> dict[str, Any]:
-    """Train a method, score validation and test persons, and return scores, logged epochs and training's CPU minutes.
-
-    Args:
-        module: The method.
-        data: Its datamodule.
-        epochs: Number of epochs; 0 only scores.
-        keep: Checkpoint to write after training.
-        validate: Whether the validation persons are scored too.
-        precision: The trainer's precision.
-    """
-    history = History()
-    module.print = lambda *_: None
-    with tempfile.TemporaryDirectory() as place:
-        trainer = Trainer(
-            accelerator="cpu",
-            precision=precision,
-            max_epochs=max(epochs, 1),
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-            limit_val_batches=0,
-            default_root_dir=place,
-            callbacks=[RetrievalMetrics(console=Console(quiet=True)), history],
-        )
-        scores: dict[str, Any] = {"epochs": history.epochs}
-        if epochs:
-            begun = time.process_time()
-            trainer.fit(module, datamodule=data)
-            scores["minutes"] = (time.process_time() - begun) / 60
-            if keep is not None:
-                trainer.save_checkpoint(keep)
-        if validate:
-            trainer.limit_val_batches = 1.0
-            (found,) = trainer.validate(module, datamodule=data, verbose=False)
-            scores |= {name: float(value) for name, value in found.items() if name.startswith("val/")}
-        trainer.test(module, datamodule=data, verbose=False)
-        return scores | {name: float(trainer.callback_metrics[f"test/{name}"]) for name in ("rank1", "mAP")}
 
 
 def spread(values: Sequence[float] | str, form: str = ".1f") -> str:
@@ -191,6 +73,12 @@ def name_machine() -> str:
     return f"{os.cpu_count()} cores ({processor}), {gpu}"
 
 
+def describe_origin() -> dict[str, Any]:
+    """Return commit, whether files differ from it, date and machine of what runs now."""
+    state = find_code_state() or {"commit": "unknown", "dirty": True}
+    return {**state, "date": date.today().isoformat(), "machine": name_machine()}
+
+
 def write_table(
     name: str,
     *,
@@ -202,6 +90,7 @@ def write_table(
     formats: str | Sequence[str] = ".1f",
     count: str | None = "seeds",
     curves: Mapping[str, Mapping[str, Sequence[float]]] | None = None,
+    origin: Mapping[str, Any] | None = None,
     folder: Path | None = FIGURES,
 ) -> dict[str, Any]:
     """Return a table with all that says where it comes from, and write it.
@@ -216,16 +105,14 @@ def write_table(
         formats: Format of the values that are shown, of all columns or of each but the first.
         count: Title of the column that says how many values there are; None leaves it out.
         curves: For each row and loss term its mean over the seeds, epoch by epoch; kept, not shown.
+        origin: Commit, date and machine of the runs behind it; None: those of now.
         folder: Where it is written; None: nowhere.
     """
-    state = find_code_state() or {"commit": "unknown", "dirty": True}
     table = {
         "name": name,
         "command": command,
         "code": list(code),
-        **state,
-        "date": date.today().isoformat(),
-        "machine": name_machine(),
+        **(origin or describe_origin()),
         "versions": list_versions(),
         "settings": dict(settings),
         "columns": list(columns),
@@ -269,7 +156,8 @@ def format_index(tables: Mapping[str, Mapping[str, Any]]) -> str:
     lines = ["| Table | Command | Depends on | Last run |", "|---|---|---|---|"]
     for name, table in tables.items():
         code = ", ".join(f"`{path}`" for path in table["code"])
-        when = f"{table['date']}, {table['commit'][:10]}{' and changes' if table['dirty'] else ''}, {table['machine']}"
+        commits = ", ".join(commit[:10] for commit in table["commit"].split(", "))
+        when = f"{table['date']}, {commits}{' and changes' if table['dirty'] else ''}, {table['machine']}"
         lines.append(f"| {name} | `{table['command']}` | {code} | {when} |")
     return "\n".join(lines) + "\n"
 
@@ -289,6 +177,31 @@ def fill(text: str, tables: Mapping[str, Mapping[str, Any]]) -> str:
     return MARKED.sub(write, text)
 
 
-if __name__ == "__main__":
+def list_stale(tables: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Return the files that have changed since a table's oldest commit, of tables where there are any."""
+    stale = {}
+    for name, table in tables.items():
+        for commit in table["commit"].split(", "):
+            command = ["git", "diff", "--name-only", commit, "HEAD", "--", *table["code"]]
+            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+            changed = done.stdout.split() if done.returncode == 0 else [f"commit {commit} is not here"]
+            if changed:
+                stale[name] = sorted({*stale.get(name, ()), *changed})
+    return stale
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--stale", action="store_true", help="list the tables whose code has changed, and write nothing"
+    )
+    if parser.parse_args(words).stale:
+        for name, changed in list_stale(read_tables()).items():
+            print(f"{name}: {', '.join(changed)}")
+        return
     for page in PAGES:
         page.write_text(fill(page.read_text(encoding="utf-8"), read_tables()), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -10,7 +10,7 @@ cent, mean +- standard deviation over seeds of weights, batches, pre-training an
 
 Run: python tests/benchmarks/mmgl_transfer.py [--output runs/mmgl_transfer]    (the whole design)
      python tests/benchmarks/mmgl_transfer.py --minutes 60       (goes on with what is missing for 60 minutes)
-     python tests/benchmarks/mmgl_transfer.py --table            (writes docs/figures/mmgl-*.json)
+     python tests/benchmarks/mmgl_transfer.py --table --write    (writes docs/figures/mmgl-*.json)
      python tests/benchmarks/mmgl_transfer.py --cost             (what pre-training takes beside fine-tuning)
      python tests/benchmarks/mmgl_transfer.py --quick            (a step of everything: does it run?)
 """
@@ -29,7 +29,9 @@ from lightning.pytorch import seed_everything
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).resolve().parents[1])]
 
-from benchmarks.evidence import Runs, format_table, quiet, train_and_score, write_table
+from benchmarks import runs as shared
+from benchmarks.evidence import format_table, write_table
+from benchmarks.runs import Runs, quiet, train_and_score
 
 from vireid_lightning.data import CrossModalityDataModule, Synthetic
 from vireid_lightning.data.images.augmentation import Augmentation
@@ -292,13 +294,10 @@ def measure_cost(folder: Path, size: Size) -> dict[str, list[list[float]]]:
 
 def main(words: list[str] | None = None) -> Design:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=Path("runs/mmgl_transfer"))
+    shared.add_run_options(parser, "runs/mmgl_transfer")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--shares", type=float, nargs="+", default=[1.0, 0.3, 0.1], help="shares of the labels")
-    parser.add_argument("--minutes", type=float, help="begin no run after so many minutes")
-    parser.add_argument("--table", action="store_true", help="write the tables of what is finished, and train nothing")
     parser.add_argument("--cost", action="store_true", help="measure what pre-training takes, and nothing else")
-    parser.add_argument("--quick", action="store_true", help="a step of everything, to see that it runs")
     for name, value in asdict(Size()).items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
     options = parser.parse_args(words)
@@ -308,32 +307,33 @@ def main(words: list[str] | None = None) -> Design:
     design = Design(Runs(options.output, options.minutes), size, 1 if options.quick else options.seeds, shares)
     if not options.table and not options.cost:
         design.do()
-    changed = [
-        f"--{name.replace('_', '-')} {value:g}"
-        for name, value in asdict(size).items()
-        if value != getattr(Size(), name)
-    ]
     about: dict[str, Any] = {
-        "command": " ".join(["python tests/benchmarks/mmgl_transfer.py", *changed]),
-        "code": [
-            "tests/benchmarks/mmgl_transfer.py",
-            *(f"vireid_lightning/{part}" for part in ("methods", "modules", "losses", "data", "metrics")),
-        ],
+        "command": shared.name_settings("tests/benchmarks/mmgl_transfer.py", parser, options),
+        "code": ("tests/benchmarks/mmgl_transfer.py", *shared.CODE),
         "settings": {**asdict(size), "shares": shares},
+        "folder": shared.find_table_folder(options),
     }
-    if options.quick:
-        about["folder"] = options.output / "tables"
     if options.cost:
-        about["command"] += " --cost"
         columns = ["", "steps", "images of a step", "minutes of a core", "seconds of a step"]
         rows, formats = measure_cost(options.output / "cost", size), [".0f", ".0f", ".1f", ".2f"]
         print(format_table(write_table("mmgl-cost", columns=columns, rows=rows, formats=formats, count=None, **about)))
         return design
-    columns = ["", *(f"{score}, {share:.0%}" for share in shares for score in ("Rank-1", "mAP"))]
-    print(format_table(write_table("mmgl-transfer", columns=columns, rows=design.transfer_rows(), **about)))
     measures = ["orders recovered", "stripe match", "stripe return", "spread x 100"]
-    columns = ["", *measures, *(f"AGW's {score}, {shares[-1]:.0%}" for score in ("Rank-1", "mAP"))]
-    print(format_table(write_table("mmgl-pretraining", columns=columns, rows=design.pretraining_rows(), **about)))
+    for name, make_rows, columns in (
+        (
+            "transfer",
+            design.transfer_rows,
+            [f"{score}, {share:.0%}" for share in shares for score in ("Rank-1", "mAP")],
+        ),
+        (
+            "pretraining",
+            design.pretraining_rows,
+            [*measures, *(f"AGW's {score}, {shares[-1]:.0%}" for score in ("Rank-1", "mAP"))],
+        ),
+    ):
+        design.runs.take_origin()
+        rows, origin = make_rows(), design.runs.take_origin()
+        print(format_table(write_table(f"mmgl-{name}", columns=["", *columns], rows=rows, origin=origin, **about)))
     return design
 
 

@@ -23,7 +23,8 @@ import pytest
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).resolve().parents[1])]
 
-from benchmarks.evidence import ROOT, Runs, format_table, write_table
+from benchmarks.evidence import ROOT, format_table, write_table
+from benchmarks.runs import Runs
 
 SMALL_IMAGES = ["--data.image_size", "[96, 48]"]
 

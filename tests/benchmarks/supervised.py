@@ -13,7 +13,7 @@ images or what they show, and runs the method with and without the part again; a
 Run: python tests/benchmarks/supervised.py [--output runs/supervised]    (all of it: about three hours of 1 core)
      python tests/benchmarks/supervised.py --minutes 60                  (goes on with what is missing for 60 minutes)
      python tests/benchmarks/supervised.py --difficulties 0 --reasons    (three hours of 1 core; --methods parts them)
-     python tests/benchmarks/supervised.py --table                       (writes docs/figures/supervised*.json)
+     python tests/benchmarks/supervised.py --table --write               (writes docs/figures/supervised*.json)
      python tests/benchmarks/supervised.py --quick                       (a step of everything: does it run?)
 """
 
@@ -30,15 +30,14 @@ import pytest
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).resolve().parents[1])]
 
-from benchmarks.evidence import Runs, format_table, write_table
+from benchmarks import runs as shared
+from benchmarks.evidence import format_table, write_table
+from benchmarks.runs import Runs
 from benchmarks.supervised_variants import AS_ABOVE, METHODS, REASONS, VARIANTS, train
 
 from vireid_lightning.errors import VIReIDError
 
-CODE = (
-    *(f"tests/benchmarks/{name}.py" for name in ("supervised", "supervised_variants")),
-    *(f"vireid_lightning/{part}" for part in ("methods", "modules", "losses", "data", "metrics")),
-)
+CODE = (*(f"tests/benchmarks/{name}.py" for name in ("supervised", "supervised_variants")), *shared.CODE)
 
 
 def method_of(name: str) -> str:
@@ -167,52 +166,60 @@ class Design:
         }
 
 
-def write_scores(design: Design, difficulty: float, options: argparse.Namespace) -> None:
-    """Write and print the tables of scores and of rates."""
-    if not (rows := design.rows(difficulty)):
-        return
-    name, about = describe(design, difficulty, METHODS, options)
-    curves = design.curves(difficulty)
-    print(format_table(write_table(name, columns=["", "Rank-1", "mAP"], rows=rows, curves=curves, **about)))
-    rates = [f"mAP at {rate:g}" for rate in sorted(options.rates)]
-    table = write_table(f"{name}-rates", columns=["", *rates], rows=design.rate_rows(difficulty), **about)
-    print(format_table(table))
+class Tables:
+    """Writes and prints the tables of a design.
 
+    Args:
+        design: The runs.
+        parser: The command's options.
+        options: Their values.
+    """
 
-def write_reasons(design: Design, difficulty: float, options: argparse.Namespace) -> None:
-    """Write and print a table for each method of which a changed circumstance has run."""
-    columns = ["", "Rank-1 of the whole", "Rank-1", "mAP of the whole", "mAP", "mAP gained"]
-    for method in options.methods:
-        rows = design.reason_rows(method, difficulty)
-        if all(row.endswith(AS_ABOVE) for row in rows):
-            continue
-        name, about = describe(design, difficulty, [method], options)
-        about["command"] += f" --reasons --methods {method}"
-        print(format_table(write_table(f"{name}-reasons-{method.lower()}", columns=columns, rows=rows, **about)))
+    def __init__(self, design: Design, parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+        self.design, self.parser, self.options = design, parser, options
 
+    def write_scores(self, difficulty: float) -> None:
+        """Write and print the tables of scores and of rates."""
+        design = self.design
+        if not (rows := design.rows(difficulty)):
+            return
+        name, curves = f"supervised-{difficulty:g}".replace(".", "_"), design.curves(difficulty)
+        self._write(name, difficulty, METHODS, columns=["", "Rank-1", "mAP"], rows=rows, curves=curves)
+        columns = ["", *(f"mAP at {rate:g}" for rate in sorted(self.options.rates))]
+        self._write(f"{name}-rates", difficulty, METHODS, columns=columns, rows=design.rate_rows(difficulty))
 
-def describe(
-    design: Design, difficulty: float, methods: Iterable[str], options: argparse.Namespace
-) -> tuple[str, dict[str, Any]]:
-    """Return the name of a difficulty's table, and what :func:`write_table` is told of where it comes from."""
-    about: dict[str, Any] = {
-        "command": f"python tests/benchmarks/supervised.py --difficulties {difficulty:g} --rates "
-        + " ".join(f"{rate:g}" for rate in options.rates),
-        "code": CODE,
-        "settings": {
-            **design.common,
-            "difficulty": difficulty,
-            "rates": {method: design.rate(method, difficulty) for method in methods},
-        },
-    }
-    if options.quick:
-        about["folder"] = options.output / "tables"
-    return f"supervised-{difficulty:g}".replace(".", "_"), about
+    def write_reasons(self, difficulty: float) -> None:
+        """Write and print a table for each method of which a changed circumstance has run."""
+        columns = ["", "Rank-1 of the whole", "Rank-1", "mAP of the whole", "mAP", "mAP gained"]
+        for method in self.options.methods:
+            rows = self.design.reason_rows(method, difficulty)
+            if all(row.endswith(AS_ABOVE) for row in rows):
+                continue
+            name = f"supervised-{difficulty:g}-reasons-{method.lower()}".replace(".", "_")
+            more = f" --reasons --methods {method}"
+            self._write(name, difficulty, [method], more=more, columns=columns, rows=rows)
+
+    def _write(self, name: str, difficulty: float, methods: Iterable[str], *, more: str = "", **content: Any) -> None:
+        design, options = self.design, self.options
+        without = ("difficulties", "reasons", "methods")
+        command = shared.name_settings("tests/benchmarks/supervised.py", self.parser, options, without=without)
+        about = {
+            "command": f"{command} --difficulties {difficulty:g}{more}",
+            "code": CODE,
+            "settings": {
+                **design.common,
+                "difficulty": difficulty,
+                "rates": {method: design.rate(method, difficulty) for method in methods},
+            },
+            "origin": design.runs.take_origin(),
+            "folder": shared.find_table_folder(options),
+        }
+        print(format_table(write_table(name, **about, **content)))
 
 
 def main(words: list[str] | None = None) -> Design:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=Path("runs/supervised"))
+    shared.add_run_options(parser, "runs/supervised")
     parser.add_argument("--difficulties", type=float, nargs="+", default=[0.0, 0.25])
     parser.add_argument("--rates", type=float, nargs="+", default=[3.5e-4, 1e-3, 2e-3, 4e-3, 8e-3])
     parser.add_argument("--seeds", type=int, default=3)
@@ -222,13 +229,10 @@ def main(words: list[str] | None = None) -> Design:
     parser.add_argument("--steps", type=int, default=120)
     parser.add_argument("--batch", type=int, nargs=2, default=[8, 2], help="identities, images of each modality")
     parser.add_argument("--size", type=int, nargs=2, default=[96, 32], help="height and width of the images")
-    parser.add_argument("--minutes", type=float, help="begin no run after so many minutes")
     parser.add_argument("--reasons", nargs="*", choices=REASONS, help="run changed circumstances: these, or all")
     parser.add_argument(
         "--methods", nargs="+", choices=METHODS, default=list(METHODS), help="whose circumstances: these, or all"
     )
-    parser.add_argument("--table", action="store_true", help="write the tables of what is finished, and train nothing")
-    parser.add_argument("--quick", action="store_true", help="a step of everything, to see that it runs")
     options = parser.parse_args(words)
     if options.quick:
         options.identities, options.val_identities, options.test_identities, options.steps = 8, 2, 2, 1
@@ -240,13 +244,15 @@ def main(words: list[str] | None = None) -> Design:
     design = Design(Runs(options.output, options.minutes), common, options.rates, options.seeds, options.output)
     if not options.table and options.reasons is None:
         design.do(options.difficulties)
+    tables = Tables(design, parser, options)
     for difficulty in options.difficulties:
         if not options.table and options.reasons is not None:
             design.do_reasons(difficulty, options.methods, options.reasons or list(REASONS))
+        design.runs.take_origin()
         if options.reasons is None:
-            write_scores(design, difficulty, options)
+            tables.write_scores(difficulty)
         if options.table or options.reasons is not None:
-            write_reasons(design, difficulty, options)
+            tables.write_reasons(difficulty)
     return design
 
 

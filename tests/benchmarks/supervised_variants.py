@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).resolve().parents[1])]
 
-from benchmarks.evidence import quiet, train_and_score
+from benchmarks.runs import quiet, train_and_score
 
 from vireid_lightning.data import CrossModalityDataModule, Synthetic
 from vireid_lightning.data.images.augmentation import Augmentation
