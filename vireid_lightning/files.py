@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import pickle
+import re
 import struct
 import tokenize
 import zipfile
@@ -229,7 +230,10 @@ def load_weights_file(path: str | Path, allow: Sequence[Any] = (), *, mapped: bo
     path = Path(path).expanduser()
     if not is_file(path):
         raise VIReIDError(f"There is no checkpoint at {path}; give the path of an existing file.")
-    refused = _look_into(path)
+    try:
+        refused = _look_into(path)
+    except OSError as error:
+        raise VIReIDError(f"{path} may not be read: {error.strerror}; change its permissions.") from error
     if refused is not None:
         raise VIReIDError(f"{path} is not a checkpoint: {refused}; give a file as torch.save writes it.")
     try:
@@ -237,9 +241,10 @@ def load_weights_file(path: str | Path, allow: Sequence[Any] = (), *, mapped: bo
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         if "Unsupported global" in str(error) or "GLOBAL" in str(error):
+            named = re.search(r"GLOBAL ([\w.]+)", str(error))
             raise VIReIDError(
-                f"{path} holds objects that would run code when loaded and was refused; save plain tensors "
-                "(a state dict) and numbers instead."
+                f"{path} holds objects that would run code when loaded and was refused"
+                f"{f' ({named[1]})' if named else ''}; save plain tensors (a state dict) and numbers instead."
             ) from error
         raise VIReIDError(f"{path} is not a checkpoint: it is no file that torch.save writes.") from error
     except Exception as error:  # torch raises a different type for every way in which a file can be broken

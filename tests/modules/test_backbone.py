@@ -238,7 +238,7 @@ def test_without_pretrained_the_weights_file_is_not_read():
 
 
 def test_unfit_weights_files_are_told(tmp_path):
-    with pytest.raises(VIReIDError, match="no weights file at nowhere"):
+    with pytest.raises(VIReIDError, match="no weights file at 'nowhere"):
         Backbone("resnet10t", weights="nowhere.pth")
     path = tmp_path / "weights.pth"
     path.write_bytes(b"not a checkpoint")

