@@ -36,3 +36,13 @@ def test_the_origin_of_the_weights_is_told_and_kept(tmp_path):
     )
     (results,) = tmp_path.rglob("results.json")
     assert json.loads(results.read_text())["training"]["weights"] == origin
+
+
+@pytest.mark.slow
+def test_weights_that_are_missing_are_told_before_images_are_drawn(tmp_path):
+    weights = ["--model.init_args.weights", "package:no-such-package"]
+    command = [sys.executable, "-m", "vireid_lightning", "fit", "--config", str(CONFIG), *TINY, *weights]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "No package 'no-such-package' is installed; check its name" in " ".join(done.stderr.split())
+    assert not list(tmp_path.iterdir())

@@ -42,6 +42,7 @@ from vireid_lightning.methods.checkpoint import BLOCK, read_checkpoint
 from vireid_lightning.methods.resuming import compare_arguments
 from vireid_lightning.modules.own_network import import_path
 from vireid_lightning.modules.timm_creation import is_own
+from vireid_lightning.modules.weights_files import find_weights
 from vireid_lightning.printable import make_printable
 
 #: Short options for what may be scored all the same.
@@ -190,10 +191,13 @@ class VIReIDCLI(LightningCLI):
         if "verbose" in config:
             config.verbose = False  # Lightning's list of every logged value; the callback prints the table
         self._choose_checkpoint(config)
-        if config.model.init_args.get("num_classes", 0) is None:
+        given = config.model.init_args
+        if given.get("pretrained") and given.get("weights") and not config.get("ckpt_path"):
+            find_weights(given.weights, str(given.get("backbone")))  # rather than after images are drawn and cached
+        if given.get("num_classes", 0) is None:
             parser = self._parser(self.subcommand)
             datamodule = parser.instantiate(Namespace(data=config.data.clone())).data
-            config.model.init_args.num_classes = datamodule.num_identities
+            given.num_classes = datamodule.num_identities
 
     def _choose_checkpoint(self, config: Namespace) -> None:
         """Put the path in place of ``last`` and ``best``, and build the model that the checkpoint holds.
