@@ -10,9 +10,9 @@ loss terms by epoch.
 Where a part does not help, ``--reasons`` changes one circumstance at a time, the rate, the steps, the size of the
 images or what they show, and runs the method with and without the part again; a table for each method.
 
-Run: python tests/benchmarks/supervised.py [--output runs/supervised]    (all of it: about three hours of 1 core)
+Run: python tests/benchmarks/supervised.py [--output runs/supervised]    (all of it: about two hours of 1 core)
      python tests/benchmarks/supervised.py --minutes 60                  (goes on with what is missing for 60 minutes)
-     python tests/benchmarks/supervised.py --difficulties 0 --reasons    (three hours of 1 core; --methods parts them)
+     python tests/benchmarks/supervised.py --difficulties 0 --reasons    (three hours more; --methods parts them)
      python tests/benchmarks/supervised.py --table --write               (writes docs/figures/supervised*.json)
      python tests/benchmarks/supervised.py --quick                       (a step of everything: does it run?)
 """
