@@ -133,11 +133,6 @@ def _list_surplus(tensors: Mapping[str, Tensor], wanted: _Body) -> list[str]:
     ]
 
 
-def _holds_positions(key: str) -> bool:
-    """Return whether a tensor is one of positions, which timm resamples for images of another size."""
-    return "pos" in key
-
-
 def _take_renamed(tensors: Mapping[str, Tensor], network: nn.Module, wanted: _Body) -> dict[str, Tensor] | None:
     """Return the tensors as timm renames those of a network's original release, where it has a rule for it.
 
@@ -152,8 +147,9 @@ def _take_renamed(tensors: Mapping[str, Tensor], network: nn.Module, wanted: _Bo
     except Exception:  # a rule for one release fails in its own ways on the files of another
         return None
     mapped = _take_by_name(renamed, wanted)
+    # Patches are kernels; what a rule may join or split, such as the biases of queries and values, is none.
     sizes = {value.numel() for value in tensors.values()}
-    if mapped is None or any(value.numel() not in sizes for key, value in mapped.items() if not _holds_positions(key)):
+    if mapped is None or any(value.ndim > 3 and value.numel() not in sizes for value in mapped.values()):
         return None
     return mapped
 
