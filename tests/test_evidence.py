@@ -9,7 +9,19 @@ from pathlib import Path
 
 import pytest
 from benchmarks.curves import digest, draw, group
-from benchmarks.evidence import FIGURES, MARKED, PAGES, ROOT, fill, format_table, list_stale, read_tables, write_table
+from benchmarks.evidence import (
+    FIGURES,
+    MARKED,
+    PAGES,
+    ROOT,
+    fill,
+    format_table,
+    list_stale,
+    main,
+    read_tables,
+    subtract,
+    write_table,
+)
 from benchmarks.runs import Runs, add_run_options, name_settings
 
 TABLES = read_tables()
@@ -146,6 +158,28 @@ def test_a_table_whose_code_has_changed_since_is_listed():
     fresh = {"commit": commit, "code": ["README.md"]}
     gone = {"commit": f"{'0' * 40}, {commit}", "code": ["README.md"]}
     assert list_stale({"fresh": fresh, "gone": gone}) == {"gone": [f"commit {'0' * 40} is not here"]}
+
+
+def test_rows_are_subtracted_seed_by_seed(capsys):
+    rows = {"a": [[1.0, 2.0], [3.0], "text"], "b": [[4.0, 7.0], [], "text"]}
+    assert subtract({"name": "x", "rows": rows}, "a") == {"b": [[3.0, 5.0], [], []]}
+    main(["--minus", "supervised-0", "MPANet"])
+    expected = format_table({**TABLES["supervised-0"], "rows": subtract(TABLES["supervised-0"], "MPANet")})
+    assert capsys.readouterr().out == f"{expected}\n"
+    for words, told in (
+        (["--minus", "nothing", "a"], "There is no table 'nothing'"),
+        (["--minus", "supervised-0", "nothing"], "supervised-0 has no row 'nothing'"),
+        (["--against", "nothing", "supervised-0"], "There is no nothing:docs/figures/supervised-0.json"),
+    ):
+        with pytest.raises(SystemExit, match=told):
+            main(words)
+
+
+def test_a_table_is_compared_with_that_of_a_commit(capsys):
+    if subprocess.run(["git", "cat-file", "-e", "HEAD:docs/figures/supervised-0.json"], cwd=ROOT).returncode:
+        pytest.skip("not a git repository")
+    main(["--against", "HEAD", "quickstart"])
+    assert capsys.readouterr().out.startswith("Rank-1: 0.0 on average, at most 0.0")
 
 
 def test_the_figures_lie_in_the_repository():

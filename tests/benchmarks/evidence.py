@@ -3,7 +3,12 @@
 A table is a JSON file in ``docs/figures``: its command, the files of code that it depends on, commit, date, machine,
 versions and the values of every seed. What README and docs show of it stands between ``<!-- figures: NAME -->`` and
 ``<!-- end -->``; ``python tests/benchmarks/evidence.py`` writes it there, and tests/test_evidence.py fails where the
-two differ. ``python tests/benchmarks/evidence.py --stale`` lists the tables whose code has changed since their commit.
+two differ.
+
+Run: python tests/benchmarks/evidence.py                          (writes the tables into the pages)
+     python tests/benchmarks/evidence.py --stale                  (lists tables whose code has changed since)
+     python tests/benchmarks/evidence.py --minus TABLE ROW        (all rows minus one, seed by seed)
+     python tests/benchmarks/evidence.py --against COMMIT TABLE   (how far seeds are from those of a commit)
 """
 
 from __future__ import annotations
@@ -27,6 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import torch
 
 from vireid_lightning.environment import find_code_state, list_versions
+from vireid_lightning.errors import VIReIDError
 
 ROOT = Path(__file__).resolve().parents[2]
 FIGURES = ROOT / "docs" / "figures"
@@ -190,17 +196,64 @@ def list_stale(tables: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
     return stale
 
 
+def subtract(table: Mapping[str, Any], row: str) -> dict[str, list[list[float]]]:
+    """Return each row's values minus those of one row, seed by seed, where both have as many."""
+    if row not in table["rows"]:
+        raise VIReIDError(f"{table['name']} has no row '{row}'; give one of {', '.join(table['rows'])}.")
+    base = table["rows"][row]
+    return {
+        name: [
+            [a - b for a, b in zip(cell, other)] if len(cell) == len(other) and not isinstance(cell, str) else []
+            for cell, other in zip(cells, base, strict=True)
+        ]
+        for name, cells in table["rows"].items()
+        if name != row
+    }
+
+
+def compare_with(commit: str, table: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
+    """Return mean and largest distance of a table's seeds from those of a commit, by column, over rows of both."""
+    place = f"{commit}:docs/figures/{table['name']}.json"
+    done = subprocess.run(["git", "show", place], cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise VIReIDError(f"There is no {place}; give a commit that has the table.")
+    earlier = json.loads(done.stdout)["rows"]
+    found = {}
+    for number, column in enumerate(table["columns"][1:]):
+        pairs = [(cells[number], earlier[name][number]) for name, cells in table["rows"].items() if name in earlier]
+        far = [abs(a - b) for now, then in pairs if not isinstance(now, str) for a, b in zip(now, then)]
+        if far:
+            found[column] = statistics.mean(far), max(far)
+    return found
+
+
 def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--stale", action="store_true", help="list the tables whose code has changed, and write nothing"
     )
-    if parser.parse_args(words).stale:
-        for name, changed in list_stale(read_tables()).items():
+    parser.add_argument("--minus", nargs=2, metavar=("TABLE", "ROW"), help="print all rows minus one, seed by seed")
+    parser.add_argument("--against", nargs=2, metavar=("COMMIT", "TABLE"), help="compare with the table of a commit")
+    options = parser.parse_args(words)
+    tables = read_tables()
+    if chosen := (options.minus or (None,))[0] or (options.against or (None, None))[1]:
+        if chosen not in tables:
+            raise SystemExit(f"There is no table '{chosen}'; give one of {', '.join(tables)}.")
+        try:
+            if options.minus:
+                print(format_table({**tables[chosen], "rows": subtract(tables[chosen], options.minus[1])}))
+            else:
+                for column, (mean, most) in compare_with(options.against[0], tables[chosen]).items():
+                    print(f"{column}: {mean:.1f} on average, at most {most:.1f}")
+        except VIReIDError as error:
+            raise SystemExit(str(error)) from error
+        return
+    if options.stale:
+        for name, changed in list_stale(tables).items():
             print(f"{name}: {', '.join(changed)}")
         return
     for page in PAGES:
-        page.write_text(fill(page.read_text(encoding="utf-8"), read_tables()), encoding="utf-8")
+        page.write_text(fill(page.read_text(encoding="utf-8"), tables), encoding="utf-8")
 
 
 if __name__ == "__main__":

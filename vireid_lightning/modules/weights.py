@@ -112,8 +112,12 @@ def _take_by_name(tensors: Mapping[str, Tensor], wanted: _Body) -> dict[str, Ten
     prefixes = _find_prefixes(tensors, wanted)
     if len(prefixes) != 1:
         return None
-    under = {key.removeprefix(prefixes[0]): value for key, value in tensors.items() if key.startswith(prefixes[0])}
+    under = _list_under(tensors, prefixes[0])
     return None if _list_surplus(under, wanted) else {key: under[key] for key in wanted.shapes}
+
+
+def _list_under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
 
 
 def _list_surplus(tensors: Mapping[str, Tensor], wanted: _Body) -> list[str]:
@@ -197,7 +201,7 @@ def _explain_mismatch(weights: str, name: str, found: Tensors, wanted: _Body) ->
     copies = _find_prefixes(found.tensors, wanted)
     if len(copies) > 1:
         return f"{weights} holds '{name}' {len(copies)} times, under {', '.join(copies)}; keep one in the file."
-    if surplus := _list_surplus({key.removeprefix(p): v for p in copies for key, v in found.tensors.items()}, wanted):
+    if surplus := [key for copy in copies for key in _list_surplus(_list_under(found.tensors, copy), wanted)]:
         reason = f"it has all of its tensors and {len(surplus)} more, the first being {surplus[0]}"
     elif first is not None:
         reason = f"its {first} is {tuple(tensors[first].shape)}, not {tuple(shapes[first])}"
