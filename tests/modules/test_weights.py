@@ -343,7 +343,14 @@ def test_what_is_missing_is_told_with_its_remedy(monkeypatch):
 
 @pytest.mark.parametrize(
     ("given", "reason"),
-    [("", "is empty"), ("~no-such-user/x.pth", "not known here"), (".", "is a folder"), ("no/file.pth", "not exist")],
+    [
+        ("", "is empty"),
+        ("~no-such-user/x.pth", "not known here"),
+        (".", "is a folder"),
+        ("no/file.pth", "not exist"),
+        ("package:", "without the name of a package"),
+        ("package: /x.pth", "without the name of a package"),
+    ],
 )
 def test_what_is_no_file_is_told(given, reason):
     with pytest.raises(VIReIDError, match=reason):

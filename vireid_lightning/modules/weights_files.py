@@ -77,6 +77,8 @@ def find_weights(weights: str, name: str | None = None) -> WeightsFile:
         return _find_in_package(package, "")
     if weights.startswith(_PACKAGE):
         package, _, file = weights.removeprefix(_PACKAGE).partition("/")
+        if not package.strip():
+            raise VIReIDError(f"weights is '{weights}', without the name of a package; give `package:NAME`.")
         return _find_in_package(package.strip(), file.strip())
     try:
         path = Path(weights).expanduser()
