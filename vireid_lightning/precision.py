@@ -38,6 +38,16 @@ def in_float32(function: Callable[_P, Tensor]) -> Callable[_P, Tensor]:
     return wrapped
 
 
+def emulates_bfloat16(device: torch.device) -> bool:
+    """Return whether bfloat16 is far slower than float32 on a device: on an x86 processor without AVX-512.
+
+    PyTorch's library for processors, oneDNN, takes no bfloat16 there, and what PyTorch does instead is some 30 times as
+    slow as float32 (``python tests/benchmarks/bfloat16_speed.py``).
+    """
+    known = device.type == "cpu" and torch.backends.mkldnn.is_available()
+    return known and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
 @contextmanager
 def exact_float32(device: torch.device) -> Iterator[None]:
     """Compute matrix products in full float32: no autocast, no TF32, no gradients."""

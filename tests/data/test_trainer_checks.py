@@ -6,6 +6,7 @@ import pytest
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder
 
+from vireid_lightning.data import trainer_checks
 from vireid_lightning.data.trainer_checks import PRECISIONS, check_trainer
 from vireid_lightning.errors import VIReIDError
 
@@ -37,8 +38,19 @@ def test_a_setting_that_does_not_fit_is_named(options, named):
 
 
 @pytest.mark.parametrize("precision", [*PRECISIONS, 64, "bf16"])
-def test_these_precisions_train(precision):
+def test_these_precisions_train(precision, monkeypatch):
+    monkeypatch.setattr(trainer_checks, "emulates_bfloat16", lambda device: False)
     check_trainer(make(precision=precision), "fit")
+
+
+@pytest.mark.parametrize("stage", ["fit", "test"])
+def test_a_processor_that_emulates_bfloat16_is_told_of(stage, monkeypatch, recwarn):
+    monkeypatch.setattr(trainer_checks, "emulates_bfloat16", lambda device: device.type == "cpu")
+    with pytest.warns(UserWarning, match="Set trainer.precision to 32-true"):
+        check_trainer(make(precision="bf16-mixed"), stage)
+    recwarn.clear()
+    check_trainer(make(precision="32-true"), stage)
+    assert not [warning for warning in recwarn if "32-true" in str(warning.message)]
 
 
 @pytest.mark.parametrize("options", [{"fast_dev_run": True}, {"limit_train_batches": 0.5}, {"limit_val_batches": 0}])

@@ -6,15 +6,17 @@ import math
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder
+from lightning.pytorch.utilities import rank_zero_warn
 
 from vireid_lightning.errors import VIReIDError
+from vireid_lightning.precision import emulates_bfloat16
 
 #: Precisions of a trainer under which every method trains.
 PRECISIONS = ("32-true", "16-mixed", "bf16-mixed", "64-true")
 
 
 def check_trainer(trainer: Trainer, stage: str) -> None:
-    """Refuse settings of a trainer with which training would fail late, or train nothing.
+    """Refuse settings of a trainer with which training would fail late, or train nothing; warn of one that crawls.
 
     Args:
         trainer: The trainer.
@@ -38,6 +40,11 @@ def check_trainer(trainer: Trainer, stage: str) -> None:
         raise VIReIDError(
             f"trainer.precision is {trainer.precision}, with weights in half precision, in which batch normalisation "
             f"cannot keep its running statistics; set one of {', '.join(PRECISIONS)}."
+        )
+    if str(trainer.precision) == "bf16-mixed" and emulates_bfloat16(trainer.strategy.root_device):
+        rank_zero_warn(
+            "trainer.precision is bf16-mixed, which this processor has no instructions for: a step takes some 30 times "
+            "as long as in float32. Set trainer.precision to 32-true."
         )
     if stage != "fit":
         return
