@@ -8,6 +8,7 @@ import re
 import pytest
 import torch
 
+from vireid_lightning import precision
 from vireid_lightning.cli import vireid
 from vireid_lightning.cli.step_costs import (
     BareBackbone,
@@ -18,6 +19,7 @@ from vireid_lightning.cli.step_costs import (
     profile_steps,
     take_step,
 )
+from vireid_lightning.cli.tools import benchmark
 from vireid_lightning.methods.step_kind import StepKind
 
 TINY = ("--backbone", "resnet10t", "--image-size", "96", "32", "--batch", "8", "--rounds", "1", "--warmup", "1")
@@ -81,6 +83,13 @@ def test_prints_a_table_and_writes_the_figures(tmp_path, capsys):
         assert row["memory_mib"] > 1
         assert len(row["all_seconds"]) == (2 if row["name"] == "bare backbone" else 1)  # turns with both methods
     assert measurement["rows"][0]["waits"] == {}
+
+
+@pytest.mark.parametrize("emulated", [False, True])
+def test_bfloat16_is_left_out_where_it_is_emulated_and_that_is_said(emulated, monkeypatch, capsys):
+    monkeypatch.setattr(precision, "emulates_bfloat16", lambda device: emulated)
+    assert benchmark._choose_precisions(torch.device("cpu")) == ["float32", "bfloat16"][: 1 if emulated else 2]
+    assert ("--precisions bfloat16 measures it" in capsys.readouterr().err) == emulated
 
 
 def test_the_profile_is_the_difference_to_as_many_bare_passes(tmp_path, capsys):
