@@ -81,6 +81,18 @@ ORDER = (
 ROWS = (IMAGENET, *FIRST, *SECOND, *BOTH, BASELINE)
 
 
+#: What every clustering logs, and its column.
+EPOCH_COLUMNS = {
+    "clusters_visible": "clusters, visible",
+    "clusters_infrared": "clusters, infrared",
+    "outliers_visible": "outliers, visible",
+    "outliers_infrared": "outliers, infrared",
+    "v_measure_visible": "v-measure, visible",
+    "v_measure_infrared": "v-measure, infrared",
+    "right_pairs": "right pairs",
+}
+
+
 @dataclass(frozen=True)
 class Size:
     """The size of the experiment.
@@ -256,12 +268,24 @@ def settings(size: Size, name: str, seed: int) -> dict[str, Any]:
     return {"name": name, "seed": seed, **sizes}
 
 
+def find(runs: Runs, size: Size, name: str, seeds: int) -> list[dict[str, Any]]:
+    """Return a row's finished runs; of stage 1 the scores of this likeness, with the epochs of the training of all."""
+    found = []
+    for seed in range(seeds):
+        run = runs.find(f"{name}-{seed}", settings(size, name, seed))
+        if run is not None and name in FIRST and size.likeness:
+            trained = runs.find(f"{name}-{seed}", settings(replace(size, likeness=0.0), name, seed))
+            run = None if trained is None else {**run, "epochs": trained["epochs"]}
+        if run is not None:
+            found.append(run)
+    return found
+
+
 def rows(runs: Runs, size: Size, seeds: int) -> dict[str, list[list[float]]]:
     """Return Rank-1 and mAP, and the last clustering's v-measure and outliers, by row."""
     found = {}
     for name in ROWS:
-        every = [runs.find(f"{name}-{seed}", settings(size, name, seed)) for seed in range(seeds)]
-        if done := [run for run in every if run is not None]:
+        if done := find(runs, size, name, seeds):
             domain = "source" if name in FIRST else "target"
             last = [run["epochs"][-1] if run["epochs"] else {} for run in done]
             found[name] = [
@@ -277,15 +301,15 @@ def epoch_rows(runs: Runs, size: Size, seeds: int) -> dict[str, list[list[float]
     """Return what the clusterings of stages 1 and 2 found, epoch by epoch."""
     found: dict[str, list[list[float]]] = {}
     for name, domain in (("stage 1", "source"), ("stage 2", "target")):
-        every = [runs.find(f"{name}-{seed}", settings(size, name, seed)) for seed in range(seeds)]
-        done = [run["epochs"] for run in every if run is not None]
+        done = [run["epochs"] for run in find(runs, size, name, seeds)]
         for number in range(min(map(len, done), default=0)):
-            epochs = [run[number] for run in done]
             found[f"{name}, clustering {number + 1}"] = [
-                [epoch[f"{domain}/clusters"] for epoch in epochs],
-                [100 * epoch[f"{domain}/outliers_visible"] for epoch in epochs],
-                [100 * epoch[f"{domain}/v_measure"] for epoch in epochs if f"{domain}/v_measure" in epoch],
-                [100 * epoch["target/right_pairs"] for epoch in epochs if "target/right_pairs" in epoch],
+                [
+                    (1 if logged.startswith("clusters") else 100) * epochs[number][f"{domain}/{logged}"]
+                    for epochs in done
+                    if f"{domain}/{logged}" in epochs[number]
+                ]
+                for logged in EPOCH_COLUMNS
             ]
     return found
 
@@ -376,7 +400,7 @@ def main(words: list[str] | None = None) -> dict[str, dict[str, list[list[float]
     places = [f"{place}, {view}" for place in ("within visible", "from infrared") for view in ("colour", "gray")]
     tables: dict[str, tuple[Callable[..., dict[str, list[list[float]]]], list[str]]] = {
         "stages": (rows, ["Rank-1", "mAP", "v-measure", "outliers, visible", "right pairs"]),
-        "clusters": (epoch_rows, ["clusters", "outliers, visible", "v-measure", "right pairs"]),
+        "clusters": (epoch_rows, list(EPOCH_COLUMNS.values())),
         "colour": (colour_rows, places),
     }
     if options.ceiling:
