@@ -43,8 +43,8 @@ def check_trainer(trainer: Trainer, stage: str) -> None:
         )
     if str(trainer.precision) == "bf16-mixed" and emulates_bfloat16(trainer.strategy.root_device):
         rank_zero_warn(
-            "trainer.precision is bf16-mixed, which this processor has no instructions for: a step takes some 30 times "
-            "as long as in float32. Set trainer.precision to 32-true."
+            "trainer.precision is bf16-mixed, as 16-mixed is on a processor too, and this one has no instructions for "
+            "it, so that a step takes some 30 times as long as in float32. Set trainer.precision to 32-true."
         )
     if stage != "fit":
         return
